@@ -1,0 +1,31 @@
+"""Finds the grammar and the preset policies in a wheel, an editable install or a plain checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lbw_policy.errors import ResourceError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def folder(kind: str) -> Path:
+    """Return the folder `grammar` or `policies`; in a wheel it lies inside the package, else beside it.
+
+    Raises:
+        ResourceError: neither place has it.
+    """
+    for place in (_PACKAGE / kind, _PACKAGE.parent / kind):
+        if place.is_dir():
+            return place
+    raise ResourceError(f"the folder `{kind}` that ships with lbw_policy is missing; reinstall the package")
+
+
+def presets() -> dict[str, Path]:
+    """Return the shipped policies by name, sorted."""
+    return {path.stem: path for path in sorted(folder("policies").glob("*.lbw"))}
+
+
+def grammar_path() -> Path:
+    """Return the path of the one grammar file."""
+    return folder("grammar") / "lbw.lark"
