@@ -1,0 +1,247 @@
+"""Tree -> Policy: resolves, types and bounds everything, and reports every mistake it meets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TypeVar, cast
+
+from attrs import define, evolve, field, frozen
+
+from lbw_policy.diagnostics import Diagnostic, Source, Span
+from lbw_policy.semantics import ceilings, types
+from lbw_policy.semantics import policy as p
+from lbw_policy.semantics.bounds import read_limits
+from lbw_policy.semantics.clauses import once, require
+from lbw_policy.semantics.expressions import Number
+from lbw_policy.semantics.ladder import order_levels
+from lbw_policy.semantics.lints import lint
+from lbw_policy.semantics.literals import Literals
+from lbw_policy.semantics.models import RISK_MODELS
+from lbw_policy.semantics.report import Report, did_you_mean, one_of
+from lbw_policy.semantics.rules import RuleChecker
+from lbw_policy.semantics.scope import Scope
+from lbw_policy.semantics.signals import SIGNALS
+from lbw_policy.semantics.typing import ExpressionChecker
+from lbw_policy.syntax import Parsed, nodes, parse
+
+EDITION = 1
+Node = TypeVar("Node", bound=nodes.Statement)
+
+
+@frozen
+class Checked:
+    """The outcome of a check: every finding, and the policy if none of them is an error."""
+
+    policy: p.Policy | None
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def check_source(source: Source, params: Mapping[str, float] | None = None) -> Checked:
+    """Check a policy text, with values for some of its params; never raises on any text."""
+    parsed = parse(source)
+    checker = _Checker(parsed, Report(source), dict(params or {}))
+    policy = checker.run()
+    found = tuple(sorted([*parsed.diagnostics, *checker.report.found], key=Diagnostic.sort_key))
+    if parsed.diagnostics or checker.report.failed():
+        return Checked(None, found)
+    return Checked(evolve(policy, warnings=found), found)
+
+
+@define
+class _Checker:
+    parsed: Parsed
+    report: Report
+    overrides: dict[str, float]
+    values: dict[str, float] = field(factory=dict)
+    units: dict[str, types.Unit] = field(factory=dict)
+
+    def run(self) -> p.Policy:
+        statements = self.parsed.tree.statements
+        if not self.parsed.diagnostics:
+            self._header()
+        scope = Scope(self.report, self.parsed.declared)
+        scope.declare(statements)
+        literals = Literals(self.report, scope, self.values)
+        params = self._params(literals)
+        signals = [self._signal(literals, node) for node in self._all(nodes.Signal)]
+        sampling = {signal.name: signal.every for signal in signals}
+        expressions = ExpressionChecker(self.report, scope, literals, self.units, sampling)
+        limits = read_limits(self.report, literals, self._one(nodes.Limits))
+        rules = RuleChecker(self.report, expressions, literals, limits)
+        for let in self._all(nodes.Let):  # those that nothing uses are checked too
+            expressions.check(let.expression)
+        policy = self._policy(literals, expressions, rules)
+        policy = evolve(policy, params=params, signals=tuple(signals), limits=limits)
+        if not self.parsed.diagnostics:
+            lint(self.report, policy, scope, statements)
+        return policy
+
+    def _policy(self, literals: Literals, expressions: ExpressionChecker, rules: RuleChecker) -> p.Policy:
+        header = self._one(nodes.Policy)
+        settings = once(self.report, header.clauses, "the policy") if header else {}
+        levels = tuple(rules.level(node) for node in self._all(nodes.Level))
+        return p.Policy(
+            name=header.name.text if header else "",
+            doc=_text(settings.get("doc")),
+            digest=self._digest(),
+            params=(),
+            signals=(),
+            risks=tuple(_risk(self.report, literals, expressions, node) for node in self._all(nodes.Risk)),
+            reflexes=tuple(r for node in self._all(nodes.Reflex) if (r := rules.reflex(node))),
+            levels=order_levels(self.report, self._one(nodes.Levels), self._all(nodes.Level), levels),
+            alerts=tuple(a for node in self._all(nodes.Alert) if (a := rules.alert(node))),
+            limits=p.Limits(),
+            quarantine=_steps(literals, settings.get("quarantine"), 256),
+            snapshot_every=_steps(literals, settings["snapshot"], 1) if "snapshot" in settings else None,
+            on_failure=_on_failure(literals, settings.get("on_failure")),
+        )
+
+    def _digest(self) -> str:
+        text = self.report.source.text.replace("\r\n", "\n")
+        values = ";".join(f"{name}={value!r}" for name, value in sorted(self.values.items()))
+        return hashlib.sha256(f"{text}\0{values}".encode("utf-8", "surrogatepass")).hexdigest()
+
+    # Statements of one kind
+
+    def _all(self, kind: type[Node]) -> list[Node]:
+        return [node for node in self.parsed.tree.statements if isinstance(node, kind)]
+
+    def _one(self, kind: type[Node]) -> Node | None:
+        found = self._all(kind)
+        for extra in found[1:]:
+            line = self.report.source.position(found[0].span.start)[0]
+            self.report.error("LBW113", f"`{kind.__name__.lower()}` is given twice", extra.span,
+                              f"first given on line {line}")  # fmt: skip
+        return found[0] if found else None
+
+    def _header(self) -> None:
+        tree = self.parsed.tree
+        if tree.edition is None:
+            self.report.error("LBW111", f"expected `lbw {EDITION}` as the first words", Span(0, 1),
+                              "it names the edition of the language the policy is written in")  # fmt: skip
+        elif tree.edition.number.value != EDITION:
+            message = f"unknown edition `{tree.edition.number.value:g}`, expected `lbw {EDITION}`"
+            self.report.error("LBW110", message, tree.edition.span)
+        if not self._all(nodes.Policy):
+            self.report.error("LBW112", "expected a `policy NAME { }` statement, found none", None,
+                              'add `policy my_policy { doc "..." }`')  # fmt: skip
+
+    # Declarations
+
+    def _params(self, literals: Literals) -> tuple[p.Param, ...]:
+        nodes_found = self._all(nodes.Param)
+        params = tuple(self._param(literals, node) for node in nodes_found)
+        known = tuple(param.name for param in params)
+        for name in self.overrides:
+            if name not in known:
+                advice = did_you_mean(name, known) or "the policy has no params"
+                self.report.error("LBW221", f"unknown param `{name}`", None, advice)
+        return params
+
+    def _param(self, literals: Literals, node: nodes.Param) -> p.Param:
+        unit = literals.word(node.unit, tuple(types.NAMED), "unit")
+        low, high = (literals.constant(bound) or 0.0 for bound in (node.low, node.high))
+        value = literals.constant(node.value) or 0.0
+        self._in_range(node, low, high, value)
+        value = self._override(node, low, high, value)
+        self.values[node.name.text] = value
+        self.units[node.name.text] = types.NAMED.get(unit, types.NUMBER)
+        return p.Param(node.name.text, low, high, value)
+
+    def _in_range(self, node: nodes.Param, low: float, high: float, value: float) -> None:
+        steps = {isinstance(bound, nodes.Number) and bound.steps for bound in (node.low, node.high, node.value)}
+        if steps != {node.unit.text == "steps"}:
+            self.report.error("LBW204", f"expected bounds and value in {node.unit.text}", node.span,
+                              "steps are written `20 steps`, all else without a unit")  # fmt: skip
+        elif not low <= value <= high:
+            message = f"expected a value in [{low:g}, {high:g}], found `{value:g}`"
+            self.report.error("LBW212", message, node.value.span)
+
+    def _override(self, node: nodes.Param, low: float, high: float, value: float) -> float:
+        if node.name.text not in self.overrides:
+            return value
+        asked = self.overrides[node.name.text]
+        if low <= asked <= high:
+            return float(asked)
+        message = f"param `{node.name.text}` must lie in [{low:g}, {high:g}], found `{asked:g}`"
+        self.report.error("LBW212", message, node.span)
+        return value
+
+    def _signal(self, literals: Literals, node: nodes.Signal) -> p.Signal:
+        clauses = once(self.report, node.clauses, f"signal `{node.name.text}`")
+        kinds = [name for name in ("hold", "skip", "unsafe") if name in clauses]
+        if len(kinds) > 1:
+            self.report.error("LBW219", "`missing` is given twice", clauses[kinds[1]].span)
+        missing = p.Missing(kinds[0], _steps(literals, clauses.get("hold"), 0)) if kinds else p.Missing()
+        every = _steps(literals, clauses.get("every"), 1)
+        observed, source = self._source(node)
+        self.units[node.name.text] = types.NUMBER if observed or source not in SIGNALS else SIGNALS[source].unit
+        return p.Signal(node.name.text, source, observed, every, missing)
+
+    def _source(self, node: nodes.Signal) -> tuple[bool, str]:
+        parts = node.source.parts
+        source = parts[-1].text
+        if len(parts) != 2 or parts[0].text not in ("telemetry", "observed"):
+            self.report.error("LBW222", f"expected `telemetry.NAME` or `observed.NAME`, found `{node.source.text}`",
+                              node.source.span, did_you_mean(source, tuple(SIGNALS)))  # fmt: skip
+        elif parts[0].text == "telemetry" and source not in SIGNALS:
+            self.report.error(
+                "LBW222", f"unknown signal `{source}`", parts[1].span, did_you_mean(source, tuple(SIGNALS))
+            )
+        return parts[0].text == "observed", source
+
+
+def _text(clause: nodes.Setting | None) -> str:
+    return clause.value.text if clause and isinstance(clause.value, nodes.Word) else ""
+
+
+def _steps(literals: Literals, clause: nodes.Setting | None, default: int) -> int:
+    if clause is None:
+        return default
+    return literals.duration(cast(nodes.Duration, clause.value))
+
+
+def _on_failure(literals: Literals, clause: nodes.Setting | None) -> str:
+    if clause is None:
+        return "continue"
+    return literals.word(cast(nodes.Word, clause.value), ("continue", "halt"), "choice")
+
+
+def _risk(report: Report, literals: Literals, expressions: ExpressionChecker, node: nodes.Risk) -> p.Risk:
+    clauses = once(report, node.clauses, f"risk `{node.name.text}`")
+    require(report, clauses, ("horizon", "features", "alarm", "trust"), f"risk `{node.name.text}`", node.name.span)
+    settings = {name: clause for name, clause in clauses.items() if isinstance(clause, nodes.Setting)}
+    model, fallback, alarm = settings.get("model"), settings.get("fallback"), clauses.get("alarm")
+    standard, features = _features(report, expressions, clauses.get("features"))
+    return p.Risk(
+        name=node.name.text,
+        horizon=_steps(literals, settings.get("horizon"), 10),
+        features=features,
+        standard=standard,
+        model=literals.word(cast(nodes.Word, model.value), RISK_MODELS, "risk model") if model else RISK_MODELS[0],
+        alarm=_rate(literals, alarm) if isinstance(alarm, nodes.Rate) else 0.0,
+        trust_after=_steps(literals, settings.get("trust"), 200),
+        fallback=literals.real(cast(nodes.Number, fallback.value), 0.0, 1.0, "a probability") if fallback else 0.0,
+    )
+
+
+def _rate(literals: Literals, node: nodes.Rate) -> float:
+    window = literals.duration(node.window, ceilings.WINDOW)
+    return literals.real(node.count, 0.0, float(window), "a number of false alarms") / window
+
+
+def _features(
+    report: Report, expressions: ExpressionChecker, node: nodes.Setting | nodes.Features | nodes.Rate | None
+) -> tuple[bool, tuple[tuple[str, Number], ...]]:
+    standard, found = False, {}
+    for item in node.items if isinstance(node, nodes.Features) else ():
+        if isinstance(item, nodes.Reference) and item.text == "standard":
+            standard = True
+            continue
+        typed = expressions.number(item)
+        if typed is not None and typed.risky:
+            report.error("LBW223", "a feature cannot read a risk", item.span, f"use {one_of(('a signal', 'a let'))}")
+        elif typed is not None:
+            found[report.source.text[item.span.start : item.span.end]] = typed.number
+    return standard, tuple(found.items())

@@ -1,0 +1,54 @@
+"""Advice beyond errors, one function a code."""
+
+from __future__ import annotations
+
+from lbw_policy.semantics import ceilings
+from lbw_policy.semantics import policy as p
+from lbw_policy.semantics.expressions import Statistic
+from lbw_policy.semantics.report import Report
+from lbw_policy.semantics.scope import Scope
+from lbw_policy.semantics.walk import actions_of, conditions_of, numbers_of, parts
+from lbw_policy.syntax import nodes
+
+
+def lint(report: Report, policy: p.Policy, scope: Scope, statements: tuple[nodes.Statement, ...]) -> None:
+    """Report what is allowed but most likely not meant."""
+    _memory(report, policy)
+    if report.failed():
+        return  # advice on a policy in error would be about the error
+    _unused(report, scope)
+    _no_way_back(report, policy, statements)
+    _limit_never_used(report, policy, statements)
+
+
+def _memory(report: Report, policy: p.Policy) -> None:
+    roots = [*conditions_of(policy), *numbers_of(policy)]
+    windows = {part for root in roots for part in parts(root) if isinstance(part, Statistic)}
+    samples = sum(window.samples for window in windows)
+    if samples > ceilings.MEMORY:
+        report.error("LBW304", f"expected windows of at most {ceilings.MEMORY:_} samples together, found {samples:_}",
+                     None, "shorten the windows")  # fmt: skip
+
+
+def _unused(report: Report, scope: Scope) -> None:
+    for node in scope.unused():
+        kind = type(node).__name__.lower()
+        report.warning("LBW401", f"{kind} `{node.name.text}` is never used", node.name.span, "use it or remove it")
+
+
+def _no_way_back(report: Report, policy: p.Policy, statements: tuple[nodes.Statement, ...]) -> None:
+    spans = {node.name.text: node.name.span for node in statements if isinstance(node, nodes.Level)}
+    for level in policy.levels[1:]:
+        final = any(isinstance(action, p.Halt) for action in level.actions)
+        if level.leave is None and level.stay is None and not final:
+            report.warning("LBW402", f"level `{level.name}` has no way back", spans.get(level.name),
+                           "add `leave when CONDITION` or `stay at most N steps`")  # fmt: skip
+
+
+def _limit_never_used(report: Report, policy: p.Policy, statements: tuple[nodes.Statement, ...]) -> None:
+    used = {p.ACTION_NAMES[type(action)] for action in actions_of(policy)}
+    for block in statements:
+        for entry in block.entries if isinstance(block, nodes.Limits) else ():
+            if entry.name not in {*used, "intervene"}:
+                report.warning("LBW403", f"the limit of `{entry.name}` is never used", entry.span,
+                               f"no rule does `{entry.name}`")  # fmt: skip

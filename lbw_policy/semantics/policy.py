@@ -1,0 +1,256 @@
+"""The checked policy: the contract between the language and the runtime. Frozen, plain, without text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from lbw_policy.diagnostics import Diagnostic
+from lbw_policy.semantics.expressions import Condition, Number
+
+
+@frozen
+class Place:
+    """Where a rule stands: file name and 1-based line."""
+
+    path: str
+    line: int
+
+
+@frozen
+class Missing:
+    """What an absent reading of a signal means.
+
+    `hold`: the last value stands for `steps` ticks, then the reading is unknown (NaN).
+    `skip`: the signal is not ready. `unsafe`: the reading is unknown at once.
+    """
+
+    kind: str = "skip"
+    steps: int = 0
+
+
+@frozen
+class Signal:
+    """A named reading: `source` is a built-in signal's name, or the user's own where `observed`."""
+
+    name: str
+    source: str
+    observed: bool = False
+    every: int = 1
+    missing: Missing = Missing()
+
+
+@frozen
+class Budget:
+    """At most `count` in any `window` ticks."""
+
+    count: int
+    window: int
+
+
+@frozen
+class Risk:
+    """An online model's duties: what it predicts, from what, and when it may be believed.
+
+    `alarm` is the budget of false alarms that sets where `alarm` begins, as a rate per tick.
+    `fallback` is what the probability reads until, or whenever, the model is not trusted.
+    """
+
+    name: str
+    horizon: int
+    features: tuple[tuple[str, Number], ...]
+    standard: bool
+    model: str
+    alarm: float
+    trust_after: int
+    fallback: float
+
+
+@frozen
+class Skip:
+    """Leave this update out: weights and optimizer state stay as they are."""
+
+
+@frozen
+class Clip:
+    """Scale all gradients down so that their L2 norm is at most `to`."""
+
+    to: Number
+
+
+@frozen
+class ScaleLr:
+    """Scale the update by the factor `by`; after the level ends, come back over `restore` ticks."""
+
+    by: Number
+    restore: int = 1
+
+
+@frozen
+class Rollback:
+    """Restore the newest healthy snapshot no more than `at_most` steps below the high-water mark."""
+
+    at_most: int
+
+
+@frozen
+class Freeze:
+    """Hold still the given share of layers, those with the highest `by` first."""
+
+    share: float
+    by: str
+
+
+@frozen
+class Halt:
+    """Stop the run by raising `Halted` from `optimizer.step()`."""
+
+
+Action = Skip | Clip | ScaleLr | Rollback | Freeze | Halt
+
+ACTION_NAMES: Mapping[type, str] = {
+    Skip: "skip",
+    Clip: "clip",
+    ScaleLr: "scale_lr",
+    Rollback: "rollback",
+    Freeze: "freeze",
+    Halt: "halt",
+}
+
+
+@frozen
+class Trigger:
+    """A condition that must hold in `count` of the last `window` ticks."""
+
+    condition: Condition
+    count: int = 1
+    window: int = 1
+
+
+@frozen
+class Periodic:
+    """An action repeated every `every` ticks spent in a level."""
+
+    every: int
+    action: Action
+
+
+@frozen
+class Reflex:
+    """A rule without memory: when the condition is true or unknown, act before this update."""
+
+    name: str
+    condition: Condition
+    actions: tuple[Action, ...]
+    place: Place
+
+
+@frozen
+class Level:
+    """A rung of the escalation ladder; the first one has no triggers and no actions."""
+
+    name: str
+    enter: Trigger | None = None
+    leave: Trigger | None = None
+    stay: int | None = None
+    cooldown: int = 0
+    actions: tuple[Action, ...] = ()
+    periodic: tuple[Periodic, ...] = ()
+    place: Place | None = None
+
+
+@frozen
+class Alert:
+    """A message for people, sent when the trigger begins to hold; it changes nothing in the run."""
+
+    name: str
+    severity: str
+    trigger: Trigger
+    message: str
+    values: tuple[tuple[str, Number], ...]
+    place: Place
+
+
+@frozen
+class ScaleLimit:
+    """The lr factor stays in `[low, high]`; `low` is the conservative end."""
+
+    low: float
+    high: float
+
+
+@frozen
+class SkipLimit:
+    """At most `in_a_row` skipped updates without an accepted one between, and a budget."""
+
+    in_a_row: int
+    budget: Budget
+
+
+@frozen
+class RollbackLimit:
+    """At most `distance` steps below the high-water mark, and a budget."""
+
+    distance: int
+    budget: Budget
+
+
+@frozen
+class FreezeLimit:
+    """At most `share` of the layers, for at most `duration` ticks without a pause of as many."""
+
+    share: float
+    duration: int
+
+
+@frozen
+class Limits:
+    """What may be granted at most; None means that the action is not allowed at all."""
+
+    scale_lr: ScaleLimit | None = None
+    skip: SkipLimit | None = None
+    clip: Budget | None = None
+    rollback: RollbackLimit | None = None
+    freeze: FreezeLimit | None = None
+    intervene: Budget | None = None
+    halt: bool = True
+
+
+@frozen
+class Param:
+    """A number that may be set when the policy is loaded, inside `[low, high]`."""
+
+    name: str
+    low: float
+    high: float
+    value: float
+
+
+@frozen
+class Policy:
+    """A policy that passed the checker.
+
+    `digest` is the SHA-256 of the text and the parameter values; it names the policy in records
+    and saved states. `quarantine` is how many ticks in a row may be kept from the baselines.
+    `warnings` are findings that did not keep it from loading.
+    """
+
+    name: str
+    doc: str
+    digest: str
+    params: tuple[Param, ...]
+    signals: tuple[Signal, ...]
+    risks: tuple[Risk, ...]
+    reflexes: tuple[Reflex, ...]
+    levels: tuple[Level, ...]
+    alerts: tuple[Alert, ...]
+    limits: Limits
+    quarantine: int = 256
+    snapshot_every: int | None = None
+    on_failure: str = "continue"
+    warnings: tuple[Diagnostic, ...] = field(default=(), eq=False, repr=False)
+
+    def reads(self, source: str) -> bool:
+        """Tell whether any signal reads the given built-in source."""
+        return any(signal.source == source and not signal.observed for signal in self.signals)

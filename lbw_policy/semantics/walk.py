@@ -1,0 +1,56 @@
+"""Walks the expressions of a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import fields
+
+from lbw_policy.semantics import policy as p
+from lbw_policy.semantics.expressions import Condition, Expression, Number
+
+
+def parts(root: Expression) -> Iterator[Expression]:
+    """Yield an expression and everything in it, each distinct part once."""
+    seen: set[Expression] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            yield node
+            stack += children(node)
+
+
+def children(node: Expression) -> list[Expression]:
+    """Return the direct operands of an expression."""
+    values = [getattr(node, attribute.name) for attribute in fields(type(node))]
+    return [value for value in values if isinstance(value, Expression)]
+
+
+def actions_of(policy: p.Policy) -> list[p.Action]:
+    """Return every action any rule of the policy may ask for."""
+    found = [action for reflex in policy.reflexes for action in reflex.actions]
+    for level in policy.levels:
+        found += [*level.actions, *(periodic.action for periodic in level.periodic)]
+    return found
+
+
+def conditions_of(policy: p.Policy) -> list[Condition]:
+    """Return every condition of a policy, in order: reflexes, levels (enter, leave), alerts."""
+    found: list[Condition] = [reflex.condition for reflex in policy.reflexes]
+    for level in policy.levels:
+        found += [trigger.condition for trigger in (level.enter, level.leave) if trigger]
+    return found + [alert.trigger.condition for alert in policy.alerts]
+
+
+def numbers_of(policy: p.Policy) -> list[Number]:
+    """Return every number a policy evaluates outside of conditions: amounts, features, alert values."""
+    found: list[Number] = []
+    for action in actions_of(policy):
+        if isinstance(action, p.Clip):
+            found.append(action.to)
+        elif isinstance(action, p.ScaleLr):
+            found.append(action.by)
+    found += [number for risk in policy.risks for _, number in risk.features]
+    return found + [number for alert in policy.alerts for _, number in alert.values]

@@ -1,0 +1,5 @@
+"""Policy text -> tree of nodes with spans. Knows words and grammar, nothing of their meaning."""
+
+from lbw_policy.syntax.parser import Parsed, parse
+
+__all__ = ["Parsed", "parse"]

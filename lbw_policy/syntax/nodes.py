@@ -1,0 +1,269 @@
+"""The tree of a policy text: frozen nodes, each with the span it was read from."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from lbw_policy.diagnostics import Span
+
+
+@frozen
+class Word:
+    """A name as written."""
+
+    text: str
+    span: Span
+
+
+@frozen
+class Number:
+    """A literal: `2.5`, `30%` (value 0.3, `percent`) or `20 steps` (`steps`)."""
+
+    value: float
+    span: Span
+    percent: bool = False
+    steps: bool = False
+
+
+@frozen
+class Reference:
+    """A dotted name such as `jump` or `divergence.alarm`."""
+
+    parts: tuple[Word, ...]
+    span: Span
+
+    @property
+    def text(self) -> str:
+        """The name as written."""
+        return ".".join(word.text for word in self.parts)
+
+
+@frozen
+class Call:
+    """A function applied to arguments."""
+
+    function: Word
+    arguments: tuple[Expression, ...]
+    span: Span
+
+
+@frozen
+class Unary:
+    """`-x` or `not x`."""
+
+    op: str
+    operand: Expression
+    span: Span
+
+
+@frozen
+class Binary:
+    """`left op right`; op is arithmetic, a comparison, `and` or `or`."""
+
+    op: str
+    left: Expression
+    right: Expression
+    span: Span
+
+
+@frozen
+class Broken:
+    """An expression the parser has already reported; later stages stay silent about it."""
+
+    span: Span
+
+
+Expression = Number | Reference | Call | Unary | Binary | Broken
+Duration = Number | Reference
+
+
+@frozen
+class Hold:
+    """`for COUNT of WINDOW`; without a count the condition must hold throughout."""
+
+    count: Number | None
+    window: Duration
+    span: Span
+
+
+@frozen
+class Setting:
+    """A clause with one value: `doc`, `every`, `stay`, `horizon`, `model`, ...; `name` tells which."""
+
+    name: str
+    value: Word | Number | Reference | None
+    span: Span
+
+
+@frozen
+class Condition:
+    """`enter when ...` or `leave when ...`, with its hold."""
+
+    name: str
+    expression: Expression
+    hold: Hold | None
+    span: Span
+
+
+@frozen
+class Features:
+    """`features a, b, ...` of a risk block."""
+
+    items: tuple[Expression, ...]
+    span: Span
+    name: str = "features"
+
+
+@frozen
+class Rate:
+    """`alarm at most COUNT false per WINDOW`, or a budget `at most COUNT per WINDOW`."""
+
+    count: Number
+    window: Duration
+    span: Span
+    name: str = "alarm"
+
+
+@frozen
+class Do:
+    """An action asked for; `value` is its amount, `by` the layer statistic of `freeze`."""
+
+    name: str
+    span: Span
+    value: Expression | None = None
+    restore: Duration | None = None
+    by: Word | None = None
+
+
+@frozen
+class Each:
+    """`each N steps do ...`."""
+
+    every: Duration
+    action: Do
+    span: Span
+
+
+@frozen
+class Limit:
+    """One line of `limits`: the values in the order they are written, and the budget."""
+
+    name: str
+    values: tuple[Expression, ...]
+    budget: Rate | None
+    span: Span
+
+
+@frozen
+class Policy:
+    """`policy NAME { ... }`."""
+
+    name: Word
+    clauses: tuple[Setting, ...]
+    span: Span
+
+
+@frozen
+class Param:
+    """`param NAME : UNIT in [LOW, HIGH] = VALUE`."""
+
+    name: Word
+    unit: Word
+    low: Expression
+    high: Expression
+    value: Expression
+    span: Span
+
+
+@frozen
+class Signal:
+    """`signal NAME = telemetry.SOURCE { ... }`."""
+
+    name: Word
+    source: Reference
+    clauses: tuple[Setting, ...]
+    span: Span
+
+
+@frozen
+class Let:
+    """`let NAME = EXPRESSION`."""
+
+    name: Word
+    expression: Expression
+    span: Span
+
+
+@frozen
+class Risk:
+    """`risk NAME { ... }`."""
+
+    name: Word
+    clauses: tuple[Setting | Features | Rate, ...]
+    span: Span
+
+
+@frozen
+class Reflex:
+    """`reflex NAME { when CONDITION do ... }`."""
+
+    name: Word
+    condition: Expression
+    actions: tuple[Do, ...]
+    span: Span
+
+
+@frozen
+class Levels:
+    """`levels normal -> caution -> ...`."""
+
+    names: tuple[Word, ...]
+    span: Span
+
+
+@frozen
+class Level:
+    """`level NAME { ... }`."""
+
+    name: Word
+    clauses: tuple[Condition | Setting | Do | Each, ...]
+    span: Span
+
+
+@frozen
+class Limits:
+    """`limits { ... }`."""
+
+    entries: tuple[Limit, ...]
+    span: Span
+
+
+@frozen
+class Alert:
+    """`alert NAME SEVERITY when CONDITION "message"`."""
+
+    name: Word
+    severity: Word
+    expression: Expression
+    hold: Hold | None
+    message: Word
+    span: Span
+
+
+@frozen
+class Edition:
+    """`lbw 1`."""
+
+    number: Number
+    span: Span
+
+
+Statement = Policy | Param | Signal | Let | Risk | Reflex | Levels | Level | Limits | Alert
+
+
+@frozen
+class Tree:
+    """A whole text: its edition line and its statements in order."""
+
+    edition: Edition | None
+    statements: tuple[Statement, ...]
