@@ -1,0 +1,208 @@
+"""The single door between a decision and an action: grants, reduces or refuses every request.
+
+Whatever the telemetry, the risk model or a plugin made the machine ask for, what leaves this
+module stays inside the policy's limits. It is pure (no clock, no model, no optimizer), keeps every
+budget in ticks, and its state is saved with the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lbw_policy import saved
+from lbw_policy.errors import StateError
+from lbw_policy.limits.budget import SlidingBudget, clamp
+from lbw_policy.limits.requests import Grant, Outcome, Request, Situation
+from lbw_policy.semantics.policy import Budget, FreezeLimit, Limits, RollbackLimit, ScaleLimit, SkipLimit
+
+ORDER = ("halt", "rollback", "skip", "freeze", "clip", "scale_lr")
+"""The order in which one tick's requests are answered."""
+
+_COUNTERS = ("progress", "high_water", "in_a_row", "frozen_for", "rest_until")
+
+
+class Limiter:
+    """Answers requests within the limits; `progress` counts accepted updates in the present history.
+
+    Call `rule` once a tick, then `stepped` once the tick's outcome is known.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.progress = 0
+        self.high_water = 0
+        self.scale = 1.0
+        self.in_a_row = 0
+        self.frozen_for = 0
+        self.rest_until = 0
+        self.last_tick = -1
+        self._budgets = {name: SlidingBudget(budget) for name, budget in _budgets(limits).items()}
+
+    def rule(self, tick: int, requests: Sequence[Request], situation: Situation) -> tuple[Grant, ...]:
+        """Answer one tick's requests, in the order of `ORDER`; raises ValueError if a tick comes twice."""
+        if tick <= self.last_tick:
+            raise ValueError(f"expected a tick after {self.last_tick}, found {tick}")
+        self.last_tick = tick
+        asked = {request.action: request for request in requests}
+        grants: list[Grant] = []
+        for action in ORDER:
+            if action in asked and not (action in ("skip", "clip") and _without_update(grants)):
+                grants.append(self._answer(tick, asked[action], situation))
+        self._settle(tick, grants)
+        return tuple(grants)
+
+    def stepped(self, applied: bool) -> None:
+        """Record whether the tick ended in an accepted update."""
+        if applied:
+            self.progress += 1
+            self.in_a_row = 0
+            self.high_water = max(self.high_water, self.progress)
+
+    # Answers
+
+    def _answer(self, tick: int, request: Request, situation: Situation) -> Grant:
+        limit = getattr(self.limits, request.action)
+        if request.action == "halt":
+            return Grant(request, Outcome.GRANTED)
+        if request.action == "clip":
+            return self._clip(tick, request, situation.grad_norm)
+        if limit is None:
+            return _refuse(request, "the policy has no limit for it")
+        if isinstance(limit, RollbackLimit):
+            return self._rollback(tick, request, limit, situation.snapshots)
+        if isinstance(limit, SkipLimit):
+            return self._skip(tick, request, limit)
+        if isinstance(limit, FreezeLimit):
+            return self._freeze(tick, request, limit)
+        return self._scale(tick, request, limit)
+
+    def _skip(self, tick: int, request: Request, limit: SkipLimit) -> Grant:
+        if self.in_a_row >= limit.in_a_row:
+            return _refuse(request, f"{limit.in_a_row} updates in a row were skipped")
+        return self._spend(tick, Grant(request, Outcome.GRANTED))
+
+    def _rollback(self, tick: int, request: Request, limit: RollbackLimit, snapshots: tuple[int, ...]) -> Grant:
+        # INVARIANT: distance counts from the high-water mark, so rollbacks in a row cannot add up.
+        distance = clamp(_number(request.amount), 0, limit.distance)
+        reachable = [progress for progress in snapshots if self.high_water - distance <= progress <= self.progress]
+        if not reachable:
+            return _refuse(request, f"no healthy snapshot within {distance:g} steps of step {self.high_water}")
+        outcome = Outcome.GRANTED if request.amount == distance else Outcome.REDUCED
+        return self._spend(tick, Grant(request, outcome, max(reachable)))
+
+    def _clip(self, tick: int, request: Request, norm: float | None) -> Grant:
+        if self.limits.clip is None and self.limits.intervene is None:
+            return _refuse(request, "the policy has no limit for it")
+        to = _number(request.amount)
+        if norm is None or not math.isfinite(norm) or not math.isfinite(to) or to < 0:
+            return _refuse(request, "the norm of the gradients, or the norm asked for, is not a finite number")
+        if norm <= to:
+            return Grant(request, Outcome.GRANTED, 1.0, "the gradients are within the norm", starts=False)
+        # INVARIANT: a clip only ever shrinks gradients.
+        return self._spend(tick, Grant(request, Outcome.GRANTED, clamp(to / norm, 0.0, 1.0)))
+
+    def _freeze(self, tick: int, request: Request, limit: FreezeLimit) -> Grant:
+        share = clamp(_number(request.amount), 0.0, limit.share)
+        if share <= 0.0:
+            return _refuse(request, "no share of layers to freeze")
+        if self.frozen_for >= limit.duration:
+            return _refuse(request, f"layers were frozen for {limit.duration} steps")
+        if tick < self.rest_until:
+            return _refuse(request, f"layers rest until step {self.rest_until}")
+        outcome = Outcome.GRANTED if request.amount == share else Outcome.REDUCED
+        grant = Grant(request, outcome, share, starts=self.frozen_for == 0)
+        return self._spend(tick, grant) if grant.starts else grant
+
+    def _scale(self, tick: int, request: Request, limit: ScaleLimit) -> Grant:
+        factor = clamp(_number(request.amount), limit.low, limit.high)
+        outcome = Outcome.GRANTED if request.amount == factor else Outcome.REDUCED
+        grant = Grant(request, outcome, factor, starts=factor < self.scale)
+        if not grant.starts:
+            return grant
+        answer = self._spend(tick, grant)
+        if answer.outcome is Outcome.REFUSED and self.scale < 1.0:
+            return Grant(request, Outcome.REDUCED, self.scale, answer.reason, starts=False, left=answer.left)
+        return answer
+
+    def _spend(self, tick: int, grant: Grant) -> Grant:
+        """Take one from the action's own budget and from all interventions', or refuse."""
+        budgets = [self._budgets[name] for name in (grant.request.action, "intervene") if name in self._budgets]
+        for budget in budgets:
+            if not budget.allows(tick):
+                spent = f"{budget.budget.count} per {budget.budget.window} steps are spent"
+                return Grant(grant.request, Outcome.REFUSED, None, spent, starts=False, left=0)
+        for budget in budgets:
+            budget.spend(tick)
+        left = min((budget.left(tick) for budget in budgets), default=None)
+        return Grant(grant.request, grant.outcome, grant.amount, grant.reason, grant.starts, left)
+
+    # After the answers
+
+    def _settle(self, tick: int, grants: list[Grant]) -> None:
+        granted = {grant.request.action: grant for grant in grants if grant.outcome is not Outcome.REFUSED}
+        self._settle_freeze(tick, "freeze" in granted)
+        scale = granted.get("scale_lr")
+        self.scale = scale.amount if scale and scale.amount is not None else 1.0
+        if "skip" in granted:
+            self.in_a_row += 1
+        if "rollback" in granted:
+            self.progress = int(granted["rollback"].amount or 0)
+
+    def _settle_freeze(self, tick: int, frozen: bool) -> None:
+        if frozen:
+            self.frozen_for += 1
+        elif self.frozen_for:
+            # A freeze is followed by a pause of its own length, so that pieces cannot add up.
+            self.rest_until = tick + self.frozen_for
+            self.frozen_for = 0
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return counters and budgets as plain data."""
+        counters: dict[str, Any] = {name: getattr(self, name) for name in _COUNTERS}
+        budgets = {name: budget.state() for name, budget in self._budgets.items()}
+        return {**counters, "last_tick": self.last_tick, "scale": self.scale, "budgets": budgets}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state; raises StateError, changing nothing, unless it fits these limits."""
+        checked = Limiter(self.limits)
+        checked._load(state)
+        self.__dict__.update(checked.__dict__)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        parts = saved.record(state, (*_COUNTERS, "last_tick", "scale", "budgets"))
+        for name in _COUNTERS:
+            setattr(self, name, saved.natural(parts[name]))
+        self.last_tick = saved.whole(parts["last_tick"])
+        self.scale = saved.finite(parts["scale"])
+        if self.progress > self.high_water or not 0.0 < self.scale <= 1.0:
+            raise StateError("expected progress up to its high-water mark and an lr factor in (0, 1]")
+        for name, ticks in saved.record(parts["budgets"], tuple(self._budgets)).items():
+            self._budgets[name].restore(ticks)
+
+
+def _budgets(limits: Limits) -> dict[str, Budget]:
+    found = {
+        "skip": limits.skip.budget if limits.skip else None,
+        "rollback": limits.rollback.budget if limits.rollback else None,
+        "clip": limits.clip,
+        "intervene": limits.intervene,
+    }
+    return {name: budget for name, budget in found.items() if budget}
+
+
+def _number(amount: float | None) -> float:
+    return math.nan if amount is None else float(amount)
+
+
+def _refuse(request: Request, reason: str) -> Grant:
+    return Grant(request, Outcome.REFUSED, None, reason, starts=False)
+
+
+def _without_update(grants: list[Grant]) -> bool:
+    """Tell whether this tick already ends without an update."""
+    ending = {"halt", "rollback", "skip"}
+    return any(grant.request.action in ending and grant.outcome is not Outcome.REFUSED for grant in grants)

@@ -1,0 +1,59 @@
+"""What a decision asks for, what is at hand, and what the limiter answers."""
+
+from __future__ import annotations
+
+import enum
+
+from attrs import frozen
+
+
+class Outcome(enum.Enum):
+    """The limiter's answer to a request."""
+
+    GRANTED = "granted"
+    REDUCED = "reduced"
+    REFUSED = "refused"
+
+
+@frozen
+class Request:
+    """One action asked for by a rule; a tick has at most one request of each action.
+
+    `amount` is the lr factor of `scale_lr`, the norm of `clip`, the most steps of `rollback`
+    below the high-water mark, the share of layers of `freeze`; None for `skip` and `halt`,
+    and where the policy's expression is not ready. `by` is the layer statistic of `freeze`.
+    """
+
+    action: str
+    rule: str
+    amount: float | None = None
+    by: str = ""
+
+
+@frozen
+class Situation:
+    """What the answer depends on besides budgets.
+
+    `snapshots` has the progress of every healthy snapshot; `grad_norm` is None where unknown.
+    """
+
+    snapshots: tuple[int, ...] = ()
+    grad_norm: float | None = None
+
+
+@frozen
+class Grant:
+    """The answer to a request.
+
+    `amount` is what may be done: the lr factor, the factor for the gradients (`clip`), the
+    progress to restore (`rollback`), the share of layers; None where refused or without amount.
+    `starts` tells an intervention that begins from one that is merely held.
+    `left` is how many more the tightest budget allows now; None where no budget applies.
+    """
+
+    request: Request
+    outcome: Outcome
+    amount: float | None = None
+    reason: str = ""
+    starts: bool = True
+    left: int | None = None

@@ -1,0 +1,200 @@
+"""Hypothesis strategies shared by all tests; every new construct of the language is added here."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+from hypothesis import strategies as st
+
+from lbw_policy.machine.ladder import Ladder
+from lbw_policy.machine.readings import RiskValues
+from lbw_policy.semantics.expressions import (
+    BASELINES,
+    TRENDS,
+    Arithmetic,
+    Both,
+    Comparison,
+    Condition,
+    Constant,
+    Either,
+    Finite,
+    Function,
+    Not,
+    Number,
+    Reading,
+    RiskReading,
+    Statistic,
+)
+from lbw_policy.semantics.policy import (
+    Budget,
+    FreezeLimit,
+    Level,
+    Limits,
+    Missing,
+    RollbackLimit,
+    ScaleLimit,
+    Signal,
+    SkipLimit,
+    Trigger,
+)
+
+HOSTILE = (
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    5e-324,
+    -2.5e-310,
+    1e-12,
+    1e16,
+    1e300,
+    -1e300,
+    sys.float_info.max,
+    -sys.float_info.max,
+    math.inf,
+    -math.inf,
+    math.nan,
+)
+"""Values that break careless arithmetic."""
+
+ordinary = st.floats(-8.0, 8.0, width=32)
+hostile = st.sampled_from(HOSTILE)
+anything = ordinary | hostile | st.floats()
+finite_floats = ordinary | hostile.filter(math.isfinite) | st.floats(allow_nan=False, allow_infinity=False)
+SIGNALS = ("loss", "grad", "outliers")
+RISKS = ("divergence",)
+
+
+def missing_rules() -> st.SearchStrategy[Missing]:
+    """Draw what an absent reading means."""
+    hold = st.integers(0, 6).map(lambda steps: Missing("hold", steps))
+    return st.sampled_from((Missing("skip"), Missing("unsafe"))) | hold
+
+
+def declarations(names: Sequence[str] = SIGNALS) -> st.SearchStrategy[tuple[Signal, ...]]:
+    """Draw declarations of the named signals."""
+    return st.tuples(
+        *(
+            st.builds(Signal, st.just(name), st.just(name), every=st.integers(1, 4), missing=missing_rules())
+            for name in names
+        )
+    )
+
+
+def _constants() -> st.SearchStrategy[Number]:
+    # A negative zero equals zero, so two expressions with them would share one window.
+    return st.builds(
+        Constant, st.sampled_from((0.0, 1.0, -1.0, 0.5, 2.0, 1e-3, 1e300)) | ordinary.map(lambda x: x + 0.0)
+    )
+
+
+def _compound(inner: st.SearchStrategy[Number]) -> st.SearchStrategy[Number]:
+    samples = st.integers(1, 12) | st.sampled_from((16, 40))
+    plain = st.sampled_from([name for name in (*BASELINES, *TRENDS) if name != "quantile"])
+    return st.one_of(
+        st.builds(Statistic, plain, inner, samples),
+        st.builds(Statistic, plain, inner, samples),
+        st.builds(Statistic, st.just("quantile"), inner, samples, st.floats(0.0, 1.0)),
+        st.builds(Arithmetic, st.sampled_from("+-*/"), inner, inner),
+        st.builds(Function, st.sampled_from(("log", "abs", "neg")), inner),
+    )
+
+
+def numbers(signals: Sequence[str] = SIGNALS, risks: Sequence[str] = RISKS) -> st.SearchStrategy[Number]:
+    """Draw a number over the named signals and risk models; units are not looked at."""
+    reading = st.builds(Reading, st.sampled_from(tuple(signals)))
+    leaves = [reading, reading, _constants()]
+    if risks:
+        leaves.append(st.builds(RiskReading, st.sampled_from(tuple(risks)), st.just("probability")))
+    return st.recursive(st.one_of(leaves), _compound, max_leaves=5)
+
+
+def conditions(signals: Sequence[str] = SIGNALS, risks: Sequence[str] = RISKS) -> st.SearchStrategy[Condition]:
+    """Draw a condition over the named signals and risk models."""
+    number = numbers(signals, risks)
+    leaves = [
+        st.builds(Comparison, st.sampled_from(("<", "<=", ">", ">=", "==", "!=")), number, number),
+        st.builds(Finite, number),
+    ]
+    if risks:
+        leaves.append(st.builds(RiskReading, st.sampled_from(tuple(risks)), st.sampled_from(("alarm", "trusted"))))
+    return st.recursive(
+        st.one_of(leaves),
+        lambda inner: st.builds(Not, inner) | st.builds(Both, inner, inner) | st.builds(Either, inner, inner),
+        max_leaves=5,
+    )
+
+
+def risk_values() -> st.SearchStrategy[RiskValues]:
+    """Draw what a risk model may say, broken ones included."""
+    probability = st.none() | st.floats(0.0, 1.0) | anything
+    return st.builds(RiskValues, probability, st.none() | st.booleans(), st.booleans())
+
+
+def risk_readings(risks: Sequence[str] = RISKS) -> st.SearchStrategy[Mapping[str, RiskValues]]:
+    """Draw what the risk models say in a tick; some may be silent."""
+    return st.dictionaries(st.sampled_from(tuple(risks)), risk_values(), max_size=len(risks))
+
+
+@st.composite
+def streams(
+    draw: st.DrawFn, signals: Sequence[str] = SIGNALS, most: int = 60
+) -> list[tuple[int, dict[str, float | None]]]:
+    """Draw telemetry: growing ticks, each with the values at hand; hostile values, gaps and absences are common."""
+    drawn = draw(st.lists(anything, max_size=4)) + draw(st.lists(ordinary, min_size=1, max_size=8))
+    value = st.sampled_from([*drawn, None] if draw(st.booleans()) else drawn)
+    moments = st.fixed_dictionaries(dict.fromkeys(signals, value))
+    if draw(st.booleans()):
+        moments |= st.fixed_dictionaries({}, optional=dict.fromkeys(signals, value))
+    count, tick = draw(st.integers(0, most)), draw(st.sampled_from((0, 1, 10**9)))
+    ticks = []
+    for values in draw(st.lists(moments, min_size=count, max_size=count)):
+        tick += draw(st.sampled_from((1, 1, 1, 1, 1, 2, 5)))
+        ticks.append((tick, values))
+    return ticks
+
+
+def budgets() -> st.SearchStrategy[Budget]:
+    """Small budgets, so that short histories meet their ends."""
+    return st.builds(Budget, st.integers(1, 6), st.integers(1, 30))
+
+
+@st.composite
+def limit_sets(draw: st.DrawFn) -> Limits:
+    """Any subset of limits, with small numbers."""
+    low = draw(st.floats(0.01, 1.0))
+    return Limits(
+        scale_lr=draw(st.none() | st.builds(ScaleLimit, st.just(low), st.floats(low, 1.0))),
+        skip=draw(st.none() | st.builds(SkipLimit, st.integers(1, 4), budgets())),
+        clip=draw(st.none() | budgets()),
+        rollback=draw(st.none() | st.builds(RollbackLimit, st.integers(1, 30), budgets())),
+        freeze=draw(st.none() | st.builds(FreezeLimit, st.floats(0.01, 0.9), st.integers(1, 10))),
+        intervene=draw(st.none() | budgets()),
+    )
+
+
+def triggers() -> st.SearchStrategy[Trigger]:
+    """A trigger on any condition with a short hold."""
+    holds = st.integers(1, 5).flatmap(lambda window: st.tuples(st.integers(1, window), st.just(window)))
+    return holds.map(lambda hold: Trigger(Finite(Reading("loss")), *hold))
+
+
+@st.composite
+def _rungs(draw: st.DrawFn, index: int) -> Level:
+    leave = draw(st.none() | triggers())
+    return Level(
+        name=f"level{index}",
+        enter=draw(triggers()),
+        leave=leave,
+        stay=draw(st.integers(1, 12) if leave is None else st.none() | st.integers(1, 12)),
+        cooldown=draw(st.integers(0, 8)),
+    )
+
+
+@st.composite
+def ladders(draw: st.DrawFn) -> Ladder:
+    """A ladder of up to three levels above the calm one, each with a way back."""
+    count = draw(st.integers(0, 3))
+    return Ladder((Level("normal"), *(draw(_rungs(index)) for index in range(count))))
