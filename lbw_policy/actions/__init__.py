@@ -1,0 +1,17 @@
+"""What may be done to a run, each exactly and each undoable."""
+
+from lbw_policy.actions.freezing import select, unfreezable
+from lbw_policy.actions.gradients import Gradients, unskippable
+from lbw_policy.actions.scaling import UpdateScale, unscalable
+from lbw_policy.actions.snapshots import SnapshotInfo, Snapshots
+
+__all__ = [
+    "Gradients",
+    "SnapshotInfo",
+    "Snapshots",
+    "UpdateScale",
+    "select",
+    "unfreezable",
+    "unscalable",
+    "unskippable",
+]

@@ -1,0 +1,7 @@
+"""What a run says about itself: model, optimizer and the user's own numbers become plain readings."""
+
+from lbw_policy.telemetry.collector import Collector
+from lbw_policy.telemetry.layers import Layers
+from lbw_policy.telemetry.readings import Plan, Readings
+
+__all__ = ["Collector", "Layers", "Plan", "Readings"]

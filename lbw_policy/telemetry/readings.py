@@ -1,0 +1,83 @@
+"""What is to be measured, what was measured, and the one transfer between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import torch
+from attrs import frozen
+
+Value = float | None
+Numbers = Mapping[str, list[float]]
+
+
+@frozen
+class Plan:
+    """What to measure; nothing else is computed.
+
+    `every` maps a source (a key of `semantics.signals.SIGNALS`) to how many ticks lie between two
+    samples: it is sampled in ticks that `every` divides. `layer_statistics` are wanted per layer
+    (every 10 ticks where `every` does not say). `observed` are the user's own names.
+    """
+
+    every: Mapping[str, int]
+    layer_statistics: frozenset[str] = frozenset()
+    observed: frozenset[str] = frozenset()
+
+
+@frozen
+class Readings:
+    """One tick's telemetry: None means not due, not observed or not available yet; NaN and inf are readings."""
+
+    values: Mapping[str, Value]
+    layers: Mapping[str, Mapping[str, float]]
+
+
+@frozen
+class Due:
+    """The sources to report in this tick, and those that the next tick will report."""
+
+    now: frozenset[str]
+    next: frozenset[str]
+
+
+class Source(Protocol):
+    """A group of sources: puts tensors into the packet before the transfer, takes numbers out after it."""
+
+    def measure(self, due: Due, packet: Packet, /) -> None:
+        """Queue the device-side results for the transfer, reading nothing back."""
+
+    def values(self, numbers: Numbers) -> Mapping[str, Value]:
+        """Return the readings that the numbers which came over allow."""
+
+
+class Packet:
+    """Small tensors that cross from device to host together: one transfer per device that holds any."""
+
+    def __init__(self) -> None:
+        self._parts: dict[torch.device, list[tuple[str, torch.Tensor]]] = {}
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Queue a real tensor of any shape; it comes back flat."""
+        self._parts.setdefault(tensor.device, []).append((name, tensor.detach().reshape(-1)))
+
+    def unpack(self) -> dict[str, list[float]]:
+        """Transfer everything and return the numbers by name (parts of one name are joined)."""
+        numbers: dict[str, list[float]] = {}
+        for parts in self._parts.values():
+            flat = torch.cat([tensor for _, tensor in parts]).tolist()
+            start = 0
+            for name, tensor in parts:
+                numbers.setdefault(name, []).extend(flat[start : start + tensor.numel()])
+                start += tensor.numel()
+        return numbers
+
+
+def largest(values: Iterable[float]) -> Value:
+    """Return the largest value, NaN if any is NaN, None if there is none."""
+    found = list(values)
+    if any(math.isnan(value) for value in found):
+        return math.nan
+    return max(found, default=None)

@@ -1,0 +1,83 @@
+"""Numbers that are told, not measured: the user's own and the learning rate."""
+
+from __future__ import annotations
+
+import math
+import numbers as numeric
+from collections.abc import Mapping
+
+import torch
+from torch.optim import Optimizer
+
+from lbw_policy.diagnostics import nearest
+from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value, largest
+
+
+class LearningRate:
+    """`lr`: the largest of the groups' learning rates; tensors cross with everything else."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+
+    def measure(self, due: Due, packet: Packet) -> None:
+        """Queue the learning rates that are tensors."""
+        rates = self._rates() if "lr" in due.now else []
+        for rate in rates:
+            if isinstance(rate, torch.Tensor):
+                packet.add("lr", rate)
+
+    def values(self, numbers: Numbers) -> Mapping[str, Value]:
+        """Return the largest learning rate."""
+        plain = [float(rate) for rate in self._rates() if isinstance(rate, int | float)]
+        return {"lr": largest(plain + numbers.get("lr", []))}
+
+    def _rates(self) -> list[object]:
+        return [group.get("lr") for group in self._optimizer.param_groups]
+
+
+class Observed:
+    """The user's own numbers of this tick."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+        self._values: dict[str, float | torch.Tensor] = {}
+
+    def take(self, values: Mapping[str, object]) -> None:
+        """Keep the values; none is kept if one of them is refused."""
+        self._values.update({name: _number(self._known(name), value) for name, value in values.items()})
+
+    def measure(self, _: Due, packet: Packet) -> None:
+        """Queue the values that are tensors."""
+        for name, value in self._values.items():
+            if isinstance(value, torch.Tensor):
+                packet.add(f"observed {name}", value)
+
+    def values(self, numbers: Numbers) -> Mapping[str, Value]:
+        """Return and use up the values."""
+        found = {
+            name: numbers[f"observed {name}"][0] if isinstance(value, torch.Tensor) else value
+            for name, value in self._values.items()
+        }
+        self._values = {}
+        return found
+
+    def _known(self, name: str) -> str:
+        if name in self._names:
+            return name
+        close = nearest(name, self._names)
+        known = ", ".join(f"`{known}`" for known in sorted(self._names)) or "none"
+        hint = f"; did you mean `{close}`?" if close else ""
+        raise ValueError(f"the policy reads no observed value `{name}`, it reads {known}{hint}")
+
+
+def _number(name: str, value: object) -> float | torch.Tensor:
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
+        wide = torch.float32 if value.device.type == "mps" else torch.float64
+        return value.detach().reshape(1).to(wide, copy=True)
+    if not isinstance(value, numeric.Real):
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise TypeError(f"expected `{name}` to be a number or a tensor with one real element, found {found}")
+    try:
+        return float(value)
+    except OverflowError:
+        return -math.inf if value < 0 else math.inf
