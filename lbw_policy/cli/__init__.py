@@ -1,0 +1,1 @@
+"""The commands: `lbw-check` and the umbrella `lbw`."""

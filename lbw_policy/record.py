@@ -1,0 +1,88 @@
+"""What the guard did and why: one record an intervention, kept in order."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import asdict, define, field, frozen
+
+from lbw_policy import saved
+from lbw_policy.errors import StateError
+
+log = logging.getLogger("lbw_policy")
+
+KEPT = 10_000
+"""How many records stay in memory; older ones are counted, not kept."""
+
+
+@frozen
+class Intervention:
+    """One answer of the limiter: which rule asked, on what evidence, what was granted, what is left.
+
+    `action` is an action of the language, or `alert`, or `failure` where the guard itself failed.
+    `asked` and `granted` are amounts in the action's own unit (lr factor, norm or gradient factor,
+    steps or progress, share of layers). `values` are the signals' readings at that tick.
+    `policy` is the policy's digest and `place` the rule's `path:line`. `mode` is `act` or `shadow`.
+    """
+
+    tick: int
+    progress: int
+    level: str
+    rule: str
+    place: str
+    policy: str
+    action: str
+    outcome: str
+    asked: float | None = None
+    granted: float | None = None
+    reason: str = ""
+    evidence: tuple[str, ...] = ()
+    values: Mapping[str, float | None] = field(factory=dict)
+    layers: tuple[str, ...] = ()
+    left: int | None = None
+    mode: str = "act"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as plain data."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self, recurse=False).items()}
+
+
+@define
+class Ledger:
+    """The records of a run, the newest `KEPT` in memory, with counts over all of them."""
+
+    records: deque[Intervention] = field(factory=lambda: deque(maxlen=KEPT))
+    counts: Counter[tuple[str, str]] = field(factory=Counter)
+
+    def add(self, record: Intervention) -> None:
+        """Append a record, and log it: alerts by their severity, the rest at debug level."""
+        self.records.append(record)
+        self.counts[record.action, record.outcome] += 1
+        log.debug("tick %d: %s asks for %s: %s", record.tick, record.rule, record.action, record.outcome)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the kept records and all counts as plain data."""
+        counts = [[action, outcome, count] for (action, outcome), count in sorted(self.counts.items())]
+        return {"records": [record.as_dict() for record in self.records], "counts": counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over saved records; raises StateError, changing nothing, where they are damaged."""
+        parts = saved.record(state, ("records", "counts"))
+        records = [_record(item) for item in saved.items(parts["records"], KEPT)]
+        counts: Counter[tuple[str, str]] = Counter()
+        for row in saved.items(parts["counts"]):
+            action, outcome, count = saved.exactly(row, 3)
+            counts[str(action), str(outcome)] = saved.natural(count)
+        self.records, self.counts = deque(records, maxlen=KEPT), counts
+
+
+def _record(item: object) -> Intervention:
+    parts = saved.mapping(item)
+    try:
+        tuples = {name: tuple(parts[name]) for name in ("evidence", "layers")}
+        return Intervention(**{**parts, **tuples})
+    except (TypeError, KeyError) as error:
+        raise StateError(f"expected a saved record, found {parts!r:.80}") from error

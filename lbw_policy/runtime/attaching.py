@@ -1,0 +1,100 @@
+"""attach: puts a guard on an optimizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lbw_policy.actions import Snapshots
+from lbw_policy.errors import AttachError
+from lbw_policy.limits import Limiter
+from lbw_policy.machine import StateMachine
+from lbw_policy.record import Ledger
+from lbw_policy.risk import RiskModel
+from lbw_policy.runtime.effects import Effects
+from lbw_policy.runtime.fit import check_fit, plan_for
+from lbw_policy.runtime.guard import Guard, Parts
+from lbw_policy.runtime.hooks import Hooks
+from lbw_policy.runtime.schedule import SnapshotSchedule
+from lbw_policy.semantics import Policy, load
+from lbw_policy.telemetry import Collector, Layers
+
+_attached: WeakKeyDictionary[Optimizer, Guard] = WeakKeyDictionary()
+
+
+def attach(  # noqa: PLR0913 - the public door; all but two are keywords with defaults
+    optimizer: Optimizer,
+    policy: Policy | str | os.PathLike[str],
+    *,
+    model: nn.Module | None = None,
+    scheduler: object | None = None,
+    scaler: object | None = None,
+    ema: object | None = None,
+    mode: str = "act",
+    seed: int = 0,
+) -> Guard:
+    """Guard every update of an optimizer by a policy, and return the guard.
+
+    Args:
+        optimizer: any torch optimizer, or a wrapper that holds one as `.optimizer`.
+        policy: a loaded policy, or what `load` takes.
+        model: needed by policies that read activations, freeze by them, or roll back.
+        scheduler: restored by a rollback together with the weights.
+        scaler: restored by a rollback, likewise.
+        ema: restored by a rollback, likewise; a module's tensors in place.
+        mode: `act`, or `shadow` to decide and record without changing anything.
+        seed: of the risk models.
+
+    Raises:
+        AttachError: the policy does not fit, or the optimizer is guarded already.
+        PolicyError: the policy does not check.
+    """
+    inner = _innermost(optimizer)
+    if not isinstance(policy, Policy):
+        policy = load(policy)
+    _check_call(inner, mode)
+    check_fit(policy, inner, model)
+    extras = {"scheduler": scheduler, "scaler": scaler, "ema": ema}
+    parts = _parts(policy, inner, model, {name: extra for name, extra in extras.items() if extra is not None})
+    parts.risks.update({risk.name: RiskModel(risk, seed) for risk in policy.risks})
+    guard = Guard(parts, mode)
+    guard.hooks = Hooks(inner, guard)
+    _attached[inner] = guard
+    return guard
+
+
+def _parts(policy: Policy, optimizer: Optimizer, model: nn.Module | None, extras: Mapping[str, object]) -> Parts:
+    layers = Layers.of(optimizer, model)
+    schedule = SnapshotSchedule.of(policy)
+    snapshots = Snapshots(optimizer, model, extras) if schedule else None
+    return Parts(
+        policy=policy,
+        collector=Collector(optimizer, layers, plan_for(policy, model)),
+        risks={},
+        machine=StateMachine(policy),
+        limiter=Limiter(policy.limits),
+        effects=Effects(optimizer, layers, snapshots, scheduled="scheduler" in extras),
+        schedule=schedule,
+        ledger=Ledger(),
+    )
+
+
+def _innermost(optimizer: object) -> Optimizer:
+    seen = optimizer
+    while isinstance(getattr(seen, "optimizer", None), Optimizer):
+        seen = seen.optimizer  # type: ignore[attr-defined]  # the line above looked
+    if not isinstance(seen, Optimizer):
+        raise AttachError(f"expected a torch optimizer, found `{type(optimizer).__name__}`")
+    return seen
+
+
+def _check_call(optimizer: Optimizer, mode: str) -> None:
+    if mode not in ("act", "shadow"):
+        raise AttachError(f"expected mode `act` or `shadow`, found `{mode}`")
+    known = _attached.get(optimizer)
+    if known is not None and known.hooks is not None:
+        raise AttachError("the optimizer is guarded already; call `detach()` on its guard first")

@@ -1,0 +1,67 @@
+"""Wheel, source distribution, editable install and plain checkout all find grammar and policies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+_SHOW = "import lbw_policy as l; print(l.__file__); print(sorted(l.presets())); print(l.load('monitor').name)"
+
+
+def _run(*words: str | Path, cwd: Path, **environment: str) -> str:
+    found = subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    _run("-m", "hatchling", "build", "-d", folder, cwd=ROOT)
+    return folder
+
+
+def test_a_wheel_carries_grammar_and_policies(built: Path, tmp_path: Path) -> None:
+    wheel = next(built.glob("*.whl"))
+    site = tmp_path / "site"
+    _run("-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", site, wheel, cwd=tmp_path)
+
+    shown = _run("-c", _SHOW, cwd=tmp_path, PYTHONPATH=str(site)).splitlines()
+
+    assert shown[0].startswith(str(site))
+    assert shown[1:] == ["['conservative', 'monitor', 'transformer_pretraining']", "monitor"]
+
+
+def test_the_source_distribution_builds_and_carries_the_tests(built: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+
+    assert {"grammar/lbw.lark", "policies/monitor.lbw", "Makefile", "constraints.txt", "LICENSE"} <= names
+    assert any(name.startswith("tests/") for name in names)
+
+
+def test_a_plain_checkout_and_an_editable_install_find_them_too(tmp_path: Path) -> None:
+    shown = _run("-c", _SHOW, cwd=tmp_path, PYTHONPATH=str(ROOT)).splitlines()
+
+    assert shown[0].startswith(str(ROOT))
+    assert shown[2] == "monitor"
+
+
+def test_an_editable_install_reads_the_working_tree(tmp_path: Path) -> None:
+    script = "from lbw_policy.resources import folder; print(folder('policies'))"
+    found = _run("-c", script, cwd=tmp_path)
+
+    assert Path(found.strip()) == ROOT / "policies"
