@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 
+from attrs import evolve
 from hypothesis import strategies as st
 
 from lbw_policy.machine.ladder import Ladder
@@ -28,14 +29,25 @@ from lbw_policy.semantics.expressions import (
     Statistic,
 )
 from lbw_policy.semantics.policy import (
+    Action,
     Budget,
+    Clip,
+    Freeze,
     FreezeLimit,
+    Halt,
     Level,
     Limits,
     Missing,
+    Periodic,
+    Place,
+    Policy,
+    Reflex,
+    Rollback,
     RollbackLimit,
     ScaleLimit,
+    ScaleLr,
     Signal,
+    Skip,
     SkipLimit,
     Trigger,
 )
@@ -198,3 +210,47 @@ def ladders(draw: st.DrawFn) -> Ladder:
     """A ladder of up to three levels above the calm one, each with a way back."""
     count = draw(st.integers(0, 3))
     return Ladder((Level("normal"), *(draw(_rungs(index)) for index in range(count))))
+
+
+def actions() -> st.SearchStrategy[Action]:
+    """Any action, with amounts far beyond what limits allow among the likely ones."""
+    return st.one_of(
+        st.just(Skip()),
+        st.just(Halt()),
+        st.builds(Clip, numbers()),
+        st.builds(ScaleLr, numbers(), st.integers(1, 6)),
+        st.builds(Rollback, st.integers(1, 100)),
+        st.builds(Freeze, st.floats(0.0, 1.0), st.just("grad_norm")),
+    )
+
+
+@st.composite
+def _acting(draw: st.DrawFn, level: Level) -> Level:
+    return evolve(
+        level,
+        enter=evolve(level.enter, condition=draw(conditions())) if level.enter else None,
+        leave=evolve(level.leave, condition=draw(conditions())) if level.leave else None,
+        actions=tuple(draw(st.lists(actions(), max_size=3))),
+        periodic=tuple(draw(st.lists(st.builds(Periodic, st.integers(1, 4), actions()), max_size=1))),
+    )
+
+
+@st.composite
+def unchecked_policies(draw: st.DrawFn) -> Policy:
+    """A policy no checker has seen: its rules may ask for anything, allowed or not."""
+    place = Place("p.lbw", 1)
+    rungs = draw(ladders()).levels
+    reflex = st.builds(Reflex, st.just("r"), conditions(), st.lists(actions(), max_size=2).map(tuple), st.just(place))
+    return Policy(
+        name="p",
+        doc="",
+        digest="0",
+        params=(),
+        signals=draw(declarations()),
+        risks=(),
+        reflexes=tuple(draw(st.lists(reflex, max_size=3))),
+        levels=(rungs[0], *(draw(_acting(level)) for level in rungs[1:])),
+        alerts=(),
+        limits=draw(limit_sets()),
+        quarantine=draw(st.integers(1, 20)),
+    )

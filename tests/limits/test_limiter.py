@@ -121,7 +121,9 @@ def test_skips_in_a_row_and_frozen_stretches_are_bounded(
 ) -> None:
     limiter, run, frozen = Limiter(limits), 0, 0
     for tick, (requests, situation) in enumerate(history):
-        grants = {g.request.action: g for g in limiter.rule(tick, requests, situation) if g.outcome is not Outcome.REFUSED}
+        grants = {
+            g.request.action: g for g in limiter.rule(tick, requests, situation) if g.outcome is not Outcome.REFUSED
+        }
         run = run + 1 if "skip" in grants else (run if {"rollback", "halt"} & set(grants) else 0)
         frozen = frozen + 1 if "freeze" in grants else 0
         limiter.stepped(applied=not {"skip", "rollback", "halt"} & set(grants))

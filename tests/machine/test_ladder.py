@@ -48,7 +48,9 @@ def levels(found: list[Configuration]) -> list[int]:
     return [one.level for one in found]
 
 
-TWO = Ladder((Level("normal"), Level("caution", enter=trigger(), leave=trigger(2, 2)), Level("defend", enter=trigger())))
+TWO = Ladder(
+    (Level("normal"), Level("caution", enter=trigger(), leave=trigger(2, 2)), Level("defend", enter=trigger()))
+)
 
 
 def test_the_highest_level_whose_trigger_fires_is_entered() -> None:
@@ -66,7 +68,9 @@ def test_only_true_leaves_a_level_and_every_tick_of_the_hold_must_be_true() -> N
 
 
 def test_leaving_goes_one_rung_down_and_runs_no_actions() -> None:
-    ladder = Ladder((Level("n"), Level("c", enter=trigger(), leave=trigger()), Level("d", enter=trigger(), leave=trigger())))
+    ladder = Ladder(
+        (Level("n"), Level("c", enter=trigger(), leave=trigger()), Level("d", enter=trigger(), leave=trigger()))
+    )
     found = run(ladder, [Truths((None, F, T), None), Truths((None, F, F), T), Truths((None, F, F), T)])
 
     assert levels(found) == [2, 1, 0]
@@ -74,7 +78,9 @@ def test_leaving_goes_one_rung_down_and_runs_no_actions() -> None:
 
 
 def test_a_level_reached_from_above_is_entered_again_if_its_trigger_fires() -> None:
-    ladder = Ladder((Level("n"), Level("c", enter=trigger(), leave=trigger()), Level("d", enter=trigger(), leave=trigger())))
+    ladder = Ladder(
+        (Level("n"), Level("c", enter=trigger(), leave=trigger()), Level("d", enter=trigger(), leave=trigger()))
+    )
     found = run(ladder, [Truths((None, F, T), None), Truths((None, F, F), T), Truths((None, T, F), F)])
 
     assert (found[-1].level, found[-1].armed, found[-1].holding) == (1, True, (False, True, False))
@@ -177,7 +183,8 @@ def test_a_resumed_ladder_goes_on_the_same(case: tuple[Ladder, list[Truths]], cu
 
 
 @pytest.mark.parametrize(
-    "damage", [{"level": 9}, {"armed": 1}, {"factors": [1.0]}, {"factors": [0.0, 1.0, 1.0]}, {"entering": "abc"}, {"x": 1}]
+    "damage",
+    [{"level": 9}, {"armed": 1}, {"factors": [1.0]}, {"factors": [0.0, 1.0, 1.0]}, {"entering": "abc"}, {"x": 1}],
 )
 def test_a_damaged_state_is_refused(damage: dict[str, object]) -> None:
     with pytest.raises(StateError):
