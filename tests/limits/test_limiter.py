@@ -230,7 +230,7 @@ def test_a_damaged_state_is_refused_and_changes_nothing(damage: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("ticks_saved", [[5, 3], [1, 2, 3, 4], [-1], ["1"], "123"])
-def test_a_damaged_budget_is_refused(ticks_saved: Any) -> None:
+def test_a_damaged_budget_is_refused(ticks_saved: object) -> None:
     limiter = Limiter(LIMITS)
     state = limiter.state_dict()
 

@@ -24,7 +24,9 @@ class Run:
         self.machine = StateMachine(policy)
         self.limiter = Limiter(policy.limits)
 
-    def tick(self, tick: int, values: dict[str, float | None], risks: Mapping[str, RiskValues], norm: float | None) -> tuple[Decision, tuple[Grant, ...]]:  # fmt: skip
+    def tick(
+        self, tick: int, values: dict[str, float | None], risks: Mapping[str, RiskValues], norm: float | None
+    ) -> tuple[Decision, tuple[Grant, ...]]:
         self.machine.begin(tick, values)
         decision = self.machine.decide(risks)
         snapshots = tuple(range(max(0, self.limiter.progress - 8), self.limiter.progress, 4))

@@ -148,6 +148,13 @@ def test_a_comparison_with_a_value_that_is_not_finite_is_unknown(op: str, value:
     assert truth_of(Not(Comparison(op, Constant(1.0), LOSS)), loss=value) == UNKNOWN
 
 
+@pytest.mark.parametrize("op", ["<", "<=", ">", ">=", "==", "!="])
+@pytest.mark.parametrize("value", [0.0, 1.0, 2.0])
+def test_a_negated_comparison_is_its_opposite_on_both_sides_and_at_the_border(op: str, value: float) -> None:
+    node = Comparison(op, LOSS, Constant(1.0))
+    assert {truth_of(node, loss=value), truth_of(Not(node), loss=value)} == {TRUE, FALSE}
+
+
 def test_not_ready_beats_unknown_within_one_comparison() -> None:
     assert truth_of(Comparison("<", LOSS, GRAD), loss=NAN) == NOT_READY
 
@@ -268,7 +275,7 @@ def test_what_needs_a_risk_model_is_not_ready_between_begin_and_finish() -> None
     risk = RiskReading("divergence", "probability")
     trend = Statistic("prev", risk, 1)
     subject = evaluator(risk, trend, LOSS, conditions=(RiskReading("divergence", "alarm"),))
-    for tick, probability in enumerate((0.1, 0.2)):
+    for tick, probability in enumerate((0.1, 0.2, 0.3)):
         subject.begin(tick, {"loss": 1.0})
         assert (subject.number(0), subject.number(1), subject.number(2), subject.truth(0)) == (
             None,
@@ -278,7 +285,17 @@ def test_what_needs_a_risk_model_is_not_ready_between_begin_and_finish() -> None
         )
         subject.finish({"divergence": RiskValues(probability, alarm=True, trusted=False)})
         subject.commit(False)
-    assert (subject.number(0), subject.number(1), subject.truth(0)) == (0.2, 0.1, TRUE)
+    assert (subject.number(0), subject.number(1), subject.truth(0)) == (0.3, 0.2, TRUE)
+
+
+def test_a_tick_that_was_never_finished_teaches_nothing_about_a_risk() -> None:
+    subject = evaluator(Statistic("max", RiskReading("divergence", "probability"), 2))
+    subject.read(0, {}, {"divergence": RiskValues(0.5)})
+    subject.commit(False)
+    subject.begin(1, {})
+    subject.commit(False)
+    subject.read(2, {}, {"divergence": RiskValues(0.1)})
+    assert subject.number(0) is None
 
 
 @pytest.mark.parametrize(("said", "truth"), [(True, TRUE), (False, FALSE), (None, NOT_READY)])

@@ -150,7 +150,7 @@ def test_a_level_is_not_entered_from_below_while_it_cools(case: tuple[Ladder, li
 @given(runs())
 def test_calm_leads_back_to_the_calm_level(case: tuple[Ladder, list[Truths]]) -> None:
     ladder, ticks = case
-    now = ([ladder.start()] + run(ladder, ticks))[-1]
+    now = [ladder.start(), *run(ladder, ticks)][-1]
     quiet = Truths(tuple(None if level.enter is None else F for level in ladder.levels), T)
     most = sum((level.leave.window if level.leave else level.stay or 0) + 1 for level in ladder.levels)
 
@@ -175,7 +175,7 @@ def test_factors_stay_between_the_floor_and_one(
 def test_a_resumed_ladder_goes_on_the_same(case: tuple[Ladder, list[Truths]], cut: int) -> None:
     ladder, ticks = case
     found = run(ladder, ticks)
-    middle = ([ladder.start()] + found)[min(cut, len(found))]
+    middle = [ladder.start(), *found][min(cut, len(found))]
     resumed = ladder.load(json.loads(json.dumps(ladder.save(middle))))
 
     assert resumed == middle

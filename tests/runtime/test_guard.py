@@ -58,7 +58,9 @@ def test_a_scaled_update_is_the_factor_times_the_unscaled_one(name: str) -> None
 
 
 def test_a_rollback_restores_weights_buffers_and_state_to_the_bit() -> None:
-    rules = "levels normal -> recover\nlevel recover { enter when loss > 1000  leave when loss < 1000  do rollback at most 20 steps }\n"
+    rules = """levels normal -> recover
+    level recover { enter when loss > 1000  leave when loss < 1000  do rollback at most 20 steps }
+    """
     model, optimizer = small()
     guard = lbw.attach(
         optimizer, policy(rules, "limits { rollback at most 20 steps back, at most 2 per 100 steps }"), model=model
@@ -94,7 +96,9 @@ def test_a_clip_shortens_the_gradients_to_the_norm() -> None:
 
 
 def test_a_freeze_holds_the_chosen_layers_and_no_others() -> None:
-    rules = f"levels normal -> hold\nlevel hold {{ enter when {ALWAYS}  stay at most 5 steps  do freeze top 34% of layers by grad_norm }}\n"
+    rules = f"""levels normal -> hold
+    level hold {{ enter when {ALWAYS}  stay at most 5 steps  do freeze top 34% of layers by grad_norm }}
+    """
     model, optimizer = small()
     limits = "limits { freeze at most 50% of layers, for at most 20 steps }"
     guard = lbw.attach(optimizer, policy(rules, limits), model=model)
@@ -387,9 +391,14 @@ reflex broken { when not finite(loss) or not finite(grad)     do skip }
 reflex spike  { when grad > 4 * median(grad, 16 steps)        do skip }
 reflex tall   { when grad > 1.2 * median(grad, 16 steps)      do clip to median(grad, 16 steps) }
 levels normal -> caution -> recover
-level caution { enter when zscore(loss, 16 steps) > 2  leave when zscore(loss, 16 steps) < 1 for 3 steps  stay at most 9 steps
-                do scale_lr by 0.5 restore over 4 steps }
-level recover { enter when loss > 50  leave when loss < 50 for 2 steps  stay at most 9 steps  do rollback at most 20 steps }
+level caution {
+  enter when zscore(loss, 16 steps) > 2  leave when zscore(loss, 16 steps) < 1 for 3 steps
+  stay at most 9 steps  do scale_lr by 0.5 restore over 4 steps
+}
+level recover {
+  enter when loss > 50  leave when loss < 50 for 2 steps
+  stay at most 9 steps  do rollback at most 20 steps
+}
 """
 TROUBLE = {20: 1e3, 31: math.nan, 44: 1e5, 45: 1e5, 46: math.inf}
 
