@@ -1,0 +1,1 @@
+"""Small real trainings and seeded faults, with and without a guard."""
