@@ -3,5 +3,6 @@
 from lbw_policy.machine.decision import Decision, Message
 from lbw_policy.machine.expressions import Evaluator
 from lbw_policy.machine.machine import RiskValues, StateMachine
+from lbw_policy.machine.session import Session, Turn, Upkeep, by_signal
 
-__all__ = ["Decision", "Evaluator", "Message", "RiskValues", "StateMachine"]
+__all__ = ["Decision", "Evaluator", "Message", "RiskValues", "Session", "StateMachine", "Turn", "Upkeep", "by_signal"]

@@ -11,15 +11,13 @@ from torch.optim import Optimizer
 
 from lbw_policy.actions import Snapshots
 from lbw_policy.errors import AttachError
-from lbw_policy.limits import Limiter
-from lbw_policy.machine import StateMachine
+from lbw_policy.machine import Session
 from lbw_policy.record import Ledger
 from lbw_policy.risk import RiskModel
 from lbw_policy.runtime.effects import Effects
 from lbw_policy.runtime.fit import check_fit, plan_for
 from lbw_policy.runtime.guard import Guard, Parts
 from lbw_policy.runtime.hooks import Hooks
-from lbw_policy.runtime.schedule import SnapshotSchedule
 from lbw_policy.semantics import Policy, load
 from lbw_policy.telemetry import Collector, Layers
 
@@ -69,16 +67,14 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
 
 def _parts(policy: Policy, optimizer: Optimizer, model: nn.Module | None, extras: Mapping[str, object]) -> Parts:
     layers = Layers.of(optimizer, model)
-    schedule = SnapshotSchedule.of(policy)
-    snapshots = Snapshots(optimizer, model, extras) if schedule else None
+    session = Session(policy)
+    snapshots = Snapshots(optimizer, model, extras) if session.schedule else None
     return Parts(
         policy=policy,
         collector=Collector(optimizer, layers, plan_for(policy, model)),
         risks={},
-        machine=StateMachine(policy),
-        limiter=Limiter(policy.limits),
+        session=session,
         effects=Effects(optimizer, layers, snapshots, scheduled="scheduler" in extras),
-        schedule=schedule,
         ledger=Ledger(),
     )
 

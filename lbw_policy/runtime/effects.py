@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lbw_policy.actions import Gradients, Snapshots, UpdateScale, select, unfreezable
-from lbw_policy.limits import Grant, Outcome, Request
+from lbw_policy.limits import Grant, Request
 from lbw_policy.telemetry import Layers
 
 
@@ -37,7 +37,7 @@ class Effects:
 
     def choose(self, grants: Iterable[Grant], ranking: Mapping[str, Mapping[str, float]]) -> None:
         """Settle which layers are frozen; a freeze that is held keeps its layers."""
-        freeze = next((grant for grant in granted(grants) if grant.request.action == "freeze"), None)
+        freeze = next((grant for grant in grants if grant.request.action == "freeze"), None)
         if freeze is None:
             self.frozen = ()
         elif freeze.starts or not self.frozen:
@@ -47,7 +47,7 @@ class Effects:
     def apply(self, grants: Iterable[Grant]) -> bool:
         """Carry out one tick's grants; return whether an update follows."""
         updates = True
-        for grant in granted(grants):
+        for grant in grants:
             if grant.request.action == "rollback":
                 self._restore(int(grant.amount or 0))
                 updates = False
@@ -84,8 +84,3 @@ class Effects:
         """Put learning rates and gradients back as the run left them; safe to call at any time."""
         self._scale.release()
         self._gradients.release()
-
-
-def granted(grants: Iterable[Grant]) -> list[Grant]:
-    """Return the grants that allow something."""
-    return [grant for grant in grants if grant.outcome is not Outcome.REFUSED]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
+from attrs import evolve
+
 from lbw_policy.limits import Grant, Outcome
-from lbw_policy.machine import Decision, StateMachine
+from lbw_policy.machine import Decision, Session, Turn
 from lbw_policy.record import Intervention, Ledger, log
-from lbw_policy.semantics.policy import Policy
 
 _LEVELS = {"info": 20, "warning": 30, "critical": 50}
 
@@ -20,52 +20,48 @@ class Present(Protocol):
     def mode(self) -> str:
         """`act` or `shadow`."""
 
-    @property
-    def progress(self) -> int:
-        """Accepted updates in the present history."""
-
 
 class Recorder:
     """Turns one tick's decision and grants into records."""
 
-    def __init__(self, policy: Policy, machine: StateMachine, ledger: Ledger) -> None:
-        self._policy = policy
-        self._machine = machine
+    def __init__(self, session: Session, ledger: Ledger) -> None:
+        self._session = session
         self._ledger = ledger
+        policy = session.policy
         self._places = {f"reflex {one.name}": one.place for one in policy.reflexes}
         self._places |= {f"level {one.name}": one.place for one in policy.levels if one.place}
         self._refused: dict[str, tuple[str, str]] = {}
 
-    def tick(self, now: Present, decision: Decision, grants: Iterable[Grant], frozen: tuple[str, ...]) -> None:
+    def tick(self, now: Present, turn: Turn, frozen: tuple[str, ...]) -> None:
         """Record what begins at this tick; a refusal is recorded when it begins, not on every tick it lasts."""
         refused = {}
-        for grant in grants:
+        for grant in turn.grants:
             action, key = grant.request.action, (grant.request.rule, grant.reason)
             if grant.outcome is Outcome.REFUSED:
                 refused[action] = key
             if grant.starts or (action in refused and self._refused.get(action) != key):
                 layers = frozen if action == "freeze" else ()
-                self._ledger.add(self._intervention(now, decision, grant, layers))
+                self._ledger.add(self._intervention(now, turn.decision, grant, layers))
         self._refused = refused
-        for message in decision.messages:
-            self._say(decision.tick, decision.level, message.severity, f"{message.alert}: {message.text}", now.progress)
+        for message in turn.decision.messages:
+            self._say(now, turn.decision.tick, message.severity, f"{message.alert}: {message.text}")
 
     def _intervention(self, now: Present, decision: Decision, grant: Grant, layers: tuple[str, ...]) -> Intervention:
-        rule = grant.request.rule
+        rule, machine, policy = grant.request.rule, self._session.machine, self._session.policy
         return Intervention(
             tick=decision.tick,
-            progress=now.progress,
+            progress=self._session.progress,
             level=decision.level,
             rule=rule,
             place=self._place(rule),
-            policy=self._policy.digest,
+            policy=policy.digest,
             action=grant.request.action,
             outcome=grant.outcome.value,
             asked=grant.request.amount,
             granted=grant.amount,
             reason=grant.reason,
-            evidence=self._machine.evidence(rule),
-            values={one.name: self._machine.evaluator.reading(one.name) for one in self._policy.signals},
+            evidence=machine.evidence(rule),
+            values={one.name: machine.evaluator.reading(one.name) for one in policy.signals},
             layers=layers,
             left=grant.left,
             mode=now.mode,
@@ -75,21 +71,24 @@ class Recorder:
         place = self._places.get(rule)
         return f"{place.path}:{place.line}" if place else ""
 
-    def _say(self, tick: int, level: str, severity: str, text: str, progress: int) -> None:
-        name = text.split(":", 1)[0]
-        self._ledger.add(
-            Intervention(
-                tick, progress, level, f"alert {name}", "", self._policy.digest, "alert", severity, reason=text
-            )
-        )
+    def _add(self, now: Present, note: Intervention) -> None:
+        session = self._session
+        present = {"progress": session.progress, "level": session.level, "policy": session.policy.digest}
+        self._ledger.add(evolve(note, mode=now.mode, **present))
+
+    def _say(self, now: Present, tick: int, severity: str, text: str) -> None:
+        self._add(now, _note(tick, f"alert {text.split(':', 1)[0]}", "alert", severity, text))
         log.log(_LEVELS.get(severity, 30), "tick %d: %s", tick, text)
 
-    def warn(self, tick: int, level: str, text: str) -> None:
+    def warn(self, now: Present, tick: int, text: str) -> None:
         """Record a warning of the guard's own."""
-        self._say(tick, level, "warning", text, 0)
+        self._add(now, _note(tick, "guard", "alert", "warning", text))
+        log.warning("tick %d: %s", tick, text)
 
-    def failure(self, tick: int, level: str, reason: str, progress: int) -> None:
+    def failure(self, now: Present, tick: int, reason: str) -> None:
         """Record that the guard itself failed."""
-        self._ledger.add(
-            Intervention(tick, progress, level, "guard", "", self._policy.digest, "failure", "failed", reason=reason)
-        )
+        self._add(now, _note(tick, "guard", "failure", "failed", reason))
+
+
+def _note(tick: int, rule: str, action: str, outcome: str, reason: str) -> Intervention:
+    return Intervention(tick, 0, "", rule, "", "", action, outcome, reason=reason)

@@ -44,8 +44,13 @@ class Summary:
 class Watched(Protocol):
     """What a summary is made from."""
 
-    mode: str
-    tick: int
+    @property
+    def mode(self) -> str:
+        """`act` or `shadow`."""
+
+    @property
+    def tick(self) -> int:
+        """Ticks so far."""
 
     @property
     def policy(self) -> Policy:

@@ -336,7 +336,7 @@ def _break(guard: lbw.Guard) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    guard._parts.machine.decide = fail  # type: ignore[method-assign, assignment]
+    guard._parts.session.machine.decide = fail  # type: ignore[method-assign, assignment]
 
 
 def test_a_failing_guard_lets_the_run_go_on_and_records_it() -> None:

@@ -1,0 +1,140 @@
+"""One run under one policy: state machine, limiter and snapshot schedule, tick by tick.
+
+The guard, in-file tests and replays all drive this, so a policy decides the same in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from lbw_policy import saved
+from lbw_policy.limits import Grant, Limiter, Outcome, Request, Situation
+from lbw_policy.machine.decision import Decision
+from lbw_policy.machine.machine import RiskValues, StateMachine
+from lbw_policy.machine.schedule import SnapshotSchedule
+from lbw_policy.semantics import policy as p
+
+_ENDING = frozenset({"skip", "rollback", "halt"})
+
+
+@frozen
+class Turn:
+    """What one tick decided, and what the limiter made of it."""
+
+    decision: Decision
+    grants: tuple[Grant, ...]
+
+    @property
+    def granted(self) -> tuple[Grant, ...]:
+        """The grants that allow something."""
+        return tuple(grant for grant in self.grants if grant.outcome is not Outcome.REFUSED)
+
+    @property
+    def updates(self) -> bool:
+        """Whether an update follows."""
+        return not any(grant.request.action in _ENDING for grant in self.granted)
+
+
+@frozen
+class Upkeep:
+    """What a tick's end asks of the snapshots: those to drop, by progress, and whether to take one."""
+
+    lost: tuple[int, ...]
+    take: bool
+
+
+class Session:
+    """The deciding half of a run. One tick is `begin`, `decide`, `finish`; `tick` counts them for ever."""
+
+    def __init__(self, policy: p.Policy) -> None:
+        self.policy = policy
+        self.tick = 0
+        self.machine = StateMachine(policy)
+        self.limiter = Limiter(policy.limits)
+        self.schedule = SnapshotSchedule.of(policy)
+        self._turn: Turn | None = None
+
+    @property
+    def level(self) -> str:
+        """The name of the present level."""
+        return self.machine.level
+
+    @property
+    def progress(self) -> int:
+        """Accepted updates in the present history of the weights."""
+        return self.limiter.progress
+
+    def begin(self, values: Mapping[str, float | None]) -> None:
+        """Take in the tick's signals by name."""
+        self._turn = None
+        self.machine.begin(self.tick, values)
+
+    def decide(
+        self,
+        risks: Mapping[str, RiskValues],
+        grad_norm: float | None = None,
+        impossible: Callable[[Request], str | None] = lambda _: None,
+    ) -> Turn:
+        """Decide, and answer every request; `impossible` tells why one cannot be carried out now."""
+        decision = self.machine.decide(risks)
+        reasons = {request.action: impossible(request) for request in decision.requests}
+        possible = [request for request in decision.requests if reasons[request.action] is None]
+        refused = [
+            Grant(request, Outcome.REFUSED, None, reasons[request.action] or "", starts=False)
+            for request in decision.requests
+            if reasons[request.action] is not None
+        ]
+        healthy = self.schedule.healthy() if self.schedule else ()
+        self._turn = Turn(decision, (*self.limiter.rule(self.tick, possible, Situation(healthy, grad_norm)), *refused))
+        return self._turn
+
+    def finish(self, *, applied: bool) -> Upkeep:
+        """End the tick, telling whether an update was applied; returns what to do with snapshots."""
+        self.limiter.stepped(applied=applied)
+        upkeep = self._keep_snapshots(applied) if self._turn else Upkeep((), take=False)
+        self.tick += 1
+        self._turn = None
+        return upkeep
+
+    def _keep_snapshots(self, applied: bool) -> Upkeep:
+        if self.schedule is None or self._turn is None:
+            return Upkeep((), take=False)
+        back = [grant for grant in self._turn.granted if grant.request.action == "rollback"]
+        calm = self.level == self.policy.levels[0].name and not back
+        lost = self.schedule.rolled_back(int(back[0].amount or 0)) if back else ()
+        lost += self.schedule.pass_tick(calm=calm)
+        take = calm and applied and self.schedule.due(self.progress)
+        if take:
+            self.schedule.take(self.tick, self.progress)
+        return Upkeep(lost, take)
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that decides as plain data."""
+        return {
+            "tick": self.tick,
+            "machine": self.machine.state_dict(),
+            "limiter": self.limiter.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, snapshots: bool = True) -> None:
+        """Go on from a saved state; without `snapshots` the schedule starts anew. Raises StateError."""
+        parts = saved.record(state, ("tick", "machine", "limiter", "schedule"))
+        tick = saved.natural(parts["tick"])
+        self.machine.load_state_dict(saved.mapping(parts["machine"]))
+        self.limiter.load_state_dict(saved.mapping(parts["limiter"]))
+        if self.schedule:
+            empty: dict[str, Any] = {"taken": []}
+            self.schedule.load_state_dict(saved.mapping(parts["schedule"]) if snapshots else empty)
+        self.tick = tick
+
+
+def by_signal(policy: p.Policy, tick: int, readings: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return readings named by source under the names of the policy's signals that are due at this tick."""
+    due = [signal for signal in policy.signals if tick % signal.every == 0]
+    return {signal.name: readings.get(signal.source) for signal in due}
