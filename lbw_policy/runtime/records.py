@@ -72,9 +72,10 @@ class Recorder:
         return f"{place.path}:{place.line}" if place else ""
 
     def _add(self, now: Present, note: Intervention) -> None:
-        session = self._session
-        present = {"progress": session.progress, "level": session.level, "policy": session.policy.digest}
-        self._ledger.add(evolve(note, mode=now.mode, **present))
+        at = self._session
+        self._ledger.add(
+            evolve(note, mode=now.mode, progress=at.progress, level=at.level, policy=at.policy.digest),
+        )
 
     def _say(self, now: Present, tick: int, severity: str, text: str) -> None:
         self._add(now, _note(tick, f"alert {text.split(':', 1)[0]}", "alert", severity, text))
