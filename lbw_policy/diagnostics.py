@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import difflib
 import enum
-from collections.abc import Iterable
+import functools
+import itertools
+import operator
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 
 class Severity(enum.Enum):
@@ -31,20 +35,63 @@ class Span:
 
 @frozen
 class Source:
-    """A policy text with the name it is reported under."""
+    """A policy text with the name it is reported under.
+
+    A policy with imports is one text of several files: `parts` has where each begins, the policy's
+    own file first. Lines and columns are those of the file an offset lies in.
+    """
 
     name: str
     text: str
+    parts: tuple[tuple[int, Source], ...] = field(default=(), repr=False)
+
+    @classmethod
+    def joined(cls, sources: Sequence[Source]) -> Source:
+        """Return several files as one text; each begins one character after the end of the one before it."""
+        if len(sources) == 1:
+            return sources[0]
+        # No file may hold a null character, so the joined text tells where its files meet.
+        starts = itertools.accumulate((len(source.text) + 1 for source in sources), initial=0)
+        text = "\0".join(source.text for source in sources)
+        return cls(sources[0].name, text, tuple(zip(starts, sources, strict=False)))
+
+    @property
+    def begin(self) -> int:
+        """The offset at which the last file begins."""
+        return self.parts[-1][0] if self.parts else 0
+
+    def part_at(self, offset: int) -> tuple[int, Source]:
+        """Return the file a character offset lies in, and the offset at which that file begins."""
+        if not self.parts:
+            return 0, self
+        return self.parts[max(1, bisect_right(self.parts, offset, key=operator.itemgetter(0))) - 1]
+
+    def name_at(self, offset: int) -> str:
+        """Return the name of the file a character offset lies in."""
+        return self.part_at(offset)[1].name
+
+    def line_at(self, offset: int, beside: int) -> str:
+        """Return `line N` of an offset, with its file where that is not the one `beside` lies in."""
+        line, name = self.position(offset)[0], self.name_at(offset)
+        return f"line {line}" if name == self.name_at(beside) else f"line {line} of {printable(name)}"
+
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        """The offset at which each line starts, found once: a text may have very many findings."""
+        return [0, *itertools.accumulate(len(line) + 1 for line in self.text.split("\n"))][:-1]
 
     def position(self, offset: int) -> tuple[int, int]:
         """Return the 1-based line and column of a character offset."""
-        before = self.text[:offset]
-        return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
+        if self.parts:
+            start, part = self.part_at(offset)
+            return part.position(offset - start)
+        line = bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1
 
     def line(self, number: int) -> str:
         """Return the text of a 1-based line, without its end."""
-        lines = self.text.split("\n", number)
-        return lines[number - 1].rstrip("\r") if number <= len(lines) else ""
+        start, end = (self._starts[n] if n < len(self._starts) else len(self.text) for n in (number - 1, number))
+        return self.text[start:end].rstrip("\r\n")
 
 
 @frozen
@@ -58,33 +105,51 @@ class Diagnostic:
     help: str | None = None
     severity: Severity = Severity.ERROR
 
+    def located(self) -> Diagnostic:
+        """Return the finding with the one file it is about as its source."""
+        if not self.source.parts:
+            return self
+        if self.span is None:
+            return evolve(self, source=self.source.parts[0][1])
+        start, part = self.source.part_at(self.span.start)
+        return evolve(self, source=part, span=Span(self.span.start - start, self.span.end - start))
+
     def sort_key(self) -> tuple[int, int, str, str]:
         """Order findings by place, then code, so that output is the same on every run."""
         span = self.span or Span(-1, -1)
         return (span.start, span.end, self.code, self.message)
 
 
-def render(diagnostic: Diagnostic) -> str:
+def render(diagnostic: Diagnostic, *, colour: bool = False) -> str:
     """Return the finding as text: `path:line:column: error[CODE]: message`, source line, carets, help."""
-    head = f"{diagnostic.severity.value}[{diagnostic.code}]: {diagnostic.message}"
-    if diagnostic.span is None:
-        lines = [f"{diagnostic.source.name}: {head}"]
-    else:
+    tint = _TINTS[diagnostic.severity] if colour else _PLAIN
+    place, excerpt = printable(diagnostic.source.name), []
+    if diagnostic.span is not None:
         line, column = diagnostic.source.position(diagnostic.span.start)
-        lines = [f"{diagnostic.source.name}:{line}:{column}: {head}"]
-        lines += _excerpt(diagnostic.source, diagnostic.span, line, column)
+        place += f":{line}:{column}"
+        excerpt = _excerpt(diagnostic.source, diagnostic.span, line, column)
+    head = f"{diagnostic.severity.value}[{diagnostic.code}]"
+    lines = [f"{place}: {tint.format(head)}: {diagnostic.message}", *excerpt[:1]]
+    lines += [tint.format(carets) for carets in excerpt[1:]]
     if diagnostic.help:
         lines.append(f"help: {diagnostic.help}")
     return "\n".join(lines)
 
 
 _WIDTH = 120
+_PLAIN = "{}"
+_TINTS = {Severity.ERROR: "\x1b[1;31m{}\x1b[0m", Severity.WARNING: "\x1b[1;33m{}\x1b[0m"}
+
+
+def printable(text: str) -> str:
+    """Return a text whose unprintable characters cannot move a terminal's cursor."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _excerpt(source: Source, span: Span, line: int, column: int) -> list[str]:
     text = source.line(line)
     shown, shift = _cut(text, column)
-    width = max(1, min(span.end - span.start, len(text) - column + 1, _WIDTH))
+    width = max(1, min(span.end - span.start, len(text) - column + 1, len(shown) + shift - column + 1))
     pad = "".join("\t" if char == "\t" else " " for char in shown[: column - 1 - shift])
     gutter = f"{line:>5} | "
     return [gutter + shown, " " * (len(gutter) - 2) + "| " + pad + "^" * width]
@@ -92,11 +157,9 @@ def _excerpt(source: Source, span: Span, line: int, column: int) -> list[str]:
 
 def _cut(text: str, column: int) -> tuple[str, int]:
     """Return at most `_WIDTH` characters around the column, and how many were dropped on the left."""
-    printable = "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
-    if len(printable) <= _WIDTH:
-        return printable, 0
-    left = max(0, column - 1 - _WIDTH // 2)
-    return printable[left : left + _WIDTH], left
+    left = max(0, column - 1 - _WIDTH // 2) if len(text) > _WIDTH else 0
+    shown = text[left : left + _WIDTH]
+    return "\t".join(printable(part) for part in shown.split("\t")), left
 
 
 def as_json(diagnostic: Diagnostic) -> dict[str, Any]:
@@ -120,5 +183,10 @@ def as_json(diagnostic: Diagnostic) -> dict[str, Any]:
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """Return the choice a misspelt word most likely meant, or None where nothing is close."""
-    matches = difflib.get_close_matches(word.lower(), sorted(choices), n=1, cutoff=0.72)
+    near = sorted(choice for choice in choices if abs(len(choice) - len(word)) <= _MOST_LETTERS_OFF)
+    matches = difflib.get_close_matches(word.lower(), near[:_MOST_CHOICES], n=1, cutoff=0.72)
     return matches[0] if matches else None
+
+
+_MOST_LETTERS_OFF = 8
+_MOST_CHOICES = 200

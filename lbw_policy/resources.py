@@ -26,6 +26,14 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder("policies").glob("*.lbw"))}
 
 
+def code_pages() -> dict[str, Path]:
+    """Return the pages about codes of findings by code, sorted; none where no page is installed."""
+    for place in (_PACKAGE / "codes", _PACKAGE.parent / "docs" / "codes"):
+        if place.is_dir():
+            return {path.stem: path for path in sorted(place.glob("LBW[0-9][0-9][0-9].md"))}
+    return {}
+
+
 def grammar_path() -> Path:
     """Return the path of the one grammar file."""
     return folder("grammar") / "lbw.lark"

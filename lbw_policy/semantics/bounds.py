@@ -7,6 +7,7 @@ from attrs import evolve
 from lbw_policy.semantics import ceilings
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.clauses import once
+from lbw_policy.semantics.extensions import check_custom, custom_limit
 from lbw_policy.semantics.literals import Literals
 from lbw_policy.semantics.report import Report
 from lbw_policy.semantics.typing import Typed
@@ -18,6 +19,8 @@ _EXAMPLES = {
     "scale_lr": "scale_lr within [0.1, 1]",
     "rollback": "rollback at most 50 steps back, at most 3 per 1_000 steps",
     "freeze": "freeze at most 25% of layers, for at most 200 steps",
+    "reset_moments": "reset_moments at most 1 per 1_000 steps",
+    "checkpoint": "checkpoint at most 3 per 1_000 steps",
 }
 
 
@@ -47,8 +50,15 @@ def _read(report: Report, literals: Literals, entry: nodes.Limit, limits: p.Limi
             )
         case "clip":
             return evolve(limits, clip=budget)
-        case _:
+        case "reset_moments":
+            return evolve(limits, reset_moments=budget)
+        case "checkpoint":
+            return evolve(limits, checkpoint=budget)
+        case "intervene":
             return evolve(limits, intervene=budget)
+        case _:
+            custom = custom_limit(report, literals, entry, budget or p.Budget(1, 1))
+            return evolve(limits, custom=(*limits.custom, *custom))
 
 
 def _number(entry: nodes.Limit) -> nodes.Number:
@@ -66,7 +76,8 @@ def _scale(report: Report, literals: Literals, entry: nodes.Limit) -> p.ScaleLim
     low = literals.real(entry.values[0], ceilings.SCALE_FLOOR, ceilings.SCALE_CEILING, "an lr factor")
     high = literals.real(entry.values[1], ceilings.SCALE_FLOOR, ceilings.SCALE_CEILING, "an lr factor")
     if low > high:
-        report.error("LBW302", f"expected the lower bound first, found [{low:g}, {high:g}]", entry.span)
+        report.error("LBW302", f"expected the lower bound first, found [{low:g}, {high:g}]", entry.span,
+                     f"write `scale_lr within [{high:g}, {low:g}]`")  # fmt: skip
         return p.ScaleLimit(high, low)
     return p.ScaleLimit(low, high)
 
@@ -79,11 +90,15 @@ def check_allowed(report: Report, node: nodes.Do, limits: p.Limits) -> None:
         "scale_lr": limits.scale_lr,
         "rollback": limits.rollback,
         "freeze": limits.freeze,
+        "reset_moments": limits.reset_moments,
+        "checkpoint": limits.checkpoint,
         "halt": True,
     }
-    if bounded[node.name] is None:
-        report.error("LBW301", f"`{node.name}` is used without a limit", node.span,
-                     f"add to `limits`: {_EXAMPLES[node.name]}")  # fmt: skip
+    if node.name not in bounded:
+        check_custom(report, node, limits)
+    elif bounded[node.name] is None:
+        report.missing("LBW301", f"`{node.name}` is used without a limit", node.span,
+                       f"add to `limits`: {_EXAMPLES[node.name]}")  # fmt: skip
 
 
 def check_factor(report: Report, node: nodes.Do, factor: Typed, limits: p.Limits) -> None:
@@ -91,11 +106,14 @@ def check_factor(report: Report, node: nodes.Do, factor: Typed, limits: p.Limits
     value = getattr(factor.expression, "value", None)
     if limits.scale_lr and value is not None and not limits.scale_lr.low <= value <= limits.scale_lr.high:
         bounds = f"[{limits.scale_lr.low:g}, {limits.scale_lr.high:g}]"
-        report.error("LBW303", f"expected an lr factor within the limit {bounds}, found `{value:g}`", node.span)
+        report.error("LBW303", f"`{node.name}` asks for {value:g}, outside of its limit {bounds}", node.span,
+                     "ask for less, or widen the limit")  # fmt: skip
 
 
 def check_most(report: Report, node: nodes.Do, asked: float, most: float | None) -> None:
     """Report an amount beyond its limit."""
     if most is not None and asked > most:
-        message = f"`{node.name}` asks for {asked:g}, beyond its limit of {most:g}"
+        form = "{:.4g}%".format if node.name == "freeze" else "{} steps".format
+        amounts = [form(100 * value if node.name == "freeze" else value) for value in (asked, most)]
+        message = f"`{node.name}` asks for {amounts[0]}, beyond its limit of {amounts[1]}"
         report.error("LBW303", message, node.span, "ask for less, or widen the limit")

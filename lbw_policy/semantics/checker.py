@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar, cast
 
 from attrs import define, evolve, field, frozen
@@ -14,18 +15,24 @@ from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.bounds import read_limits
 from lbw_policy.semantics.clauses import once, require
 from lbw_policy.semantics.expressions import Number
+from lbw_policy.semantics.extensions import check_signal
 from lbw_policy.semantics.ladder import order_levels
+from lbw_policy.semantics.linking import EDITION, Heir, Linked, link
 from lbw_policy.semantics.lints import lint
 from lbw_policy.semantics.literals import Literals
 from lbw_policy.semantics.models import RISK_MODELS
-from lbw_policy.semantics.report import Report, did_you_mean, one_of
+from lbw_policy.semantics.notes import check_ids
+from lbw_policy.semantics.params import read_params
+from lbw_policy.semantics.plugins import signal_kind
+from lbw_policy.semantics.report import Report, did_you_mean
 from lbw_policy.semantics.rules import RuleChecker
 from lbw_policy.semantics.scope import Scope
 from lbw_policy.semantics.signals import SIGNALS
+from lbw_policy.semantics.tightening import check_tightened
+from lbw_policy.semantics.trials import read_trials
 from lbw_policy.semantics.typing import ExpressionChecker
-from lbw_policy.syntax import Parsed, nodes, parse
+from lbw_policy.syntax import Parsed, nodes
 
-EDITION = 1
 Node = TypeVar("Node", bound=nodes.Statement)
 
 
@@ -37,15 +44,31 @@ class Checked:
     diagnostics: tuple[Diagnostic, ...]
 
 
-def check_source(source: Source, params: Mapping[str, float] | None = None) -> Checked:
-    """Check a policy text, with values for some of its params; never raises on any text."""
-    parsed = parse(source)
-    checker = _Checker(parsed, Report(source), dict(params or {}))
-    policy = checker.run()
-    found = tuple(sorted([*parsed.diagnostics, *checker.report.found], key=Diagnostic.sort_key))
-    if parsed.diagnostics or checker.report.failed():
+def check_source(source: Source, params: Mapping[str, float] | None = None, path: Path | None = None) -> Checked:
+    """Check a policy text, with values for some of its params; never raises on any text.
+
+    What the text imports and extends is looked for from the folder of `path`.
+    """
+    linked = link(source, path)
+    policy, report = _check(linked, linked.heir, dict(params or {}))
+    found = linked.sorted([*linked.found, *report.found])
+    if linked.found or report.failed():
         return Checked(None, found)
     return Checked(evolve(policy, warnings=found), found)
+
+
+def _check(linked: Linked, heir: Heir, params: dict[str, float]) -> tuple[p.Policy, Report]:
+    """Check one policy of a line of `extends`, and first the one it extends."""
+    parent = None
+    if heir.parent is not None:
+        parent, above = _check(linked, heir.parent, heir.parent.own(params, heir.params))
+        if above.failed():  # what is wrong with the parent would be said again of the child
+            return parent, above
+    report = Report(linked.source, torn=bool(linked.found))
+    policy = _Checker(linked.parsed(heir), report, params).run()
+    if parent is not None and heir.extends is not None and not report.failed() and not report.torn:
+        check_tightened(report, policy, parent, linked.places(heir), heir.extends)
+    return policy, report
 
 
 @define
@@ -67,12 +90,17 @@ class _Checker:
         signals = [self._signal(literals, node) for node in self._all(nodes.Signal)]
         sampling = {signal.name: signal.every for signal in signals}
         expressions = ExpressionChecker(self.report, scope, literals, self.units, sampling)
+        before = self.report.failures
         limits = read_limits(self.report, literals, self._one(nodes.Limits))
-        rules = RuleChecker(self.report, expressions, literals, limits)
-        for let in self._all(nodes.Let):  # those that nothing uses are checked too
-            expressions.check(let.expression)
+        rules = RuleChecker(self.report, expressions, literals, limits, self.report.failures == before)
+        lets = [(let.name.text, expressions.let(let, let.span)) for let in self._all(nodes.Let)]  # unused ones too
         policy = self._policy(literals, expressions, rules)
-        policy = evolve(policy, params=params, signals=tuple(signals), limits=limits)
+        names = tuple((name, typed.expression) for name, typed in lets if typed)
+        policy = evolve(policy, params=params, signals=tuple(signals), limits=limits, names=names)
+        events = tuple(p.Signal(name, name) for name in sorted(expressions.events))
+        policy = evolve(policy, signals=policy.signals + events)
+        policy = evolve(policy, tests=read_trials(self.report, literals, policy, statements))
+        check_ids(self.report, statements)
         if not self.parsed.diagnostics:
             lint(self.report, policy, scope, statements)
         return policy
@@ -81,6 +109,9 @@ class _Checker:
         header = self._one(nodes.Policy)
         settings = once(self.report, header.clauses, "the policy") if header else {}
         levels = tuple(rules.level(node) for node in self._all(nodes.Level))
+        reflexes = [rules.reflex(node) for node in self._all(nodes.Reflex)]
+        alerts = [rules.alert(node) for node in self._all(nodes.Alert)]
+        required = [rules.require(node, at) for at, node in enumerate(self._all(nodes.Require), start=1)]
         return p.Policy(
             name=header.name.text if header else "",
             doc=_text(settings.get("doc")),
@@ -88,13 +119,14 @@ class _Checker:
             params=(),
             signals=(),
             risks=tuple(_risk(self.report, literals, expressions, node) for node in self._all(nodes.Risk)),
-            reflexes=tuple(r for node in self._all(nodes.Reflex) if (r := rules.reflex(node))),
+            reflexes=tuple(one for one in (*reflexes, *required) if isinstance(one, p.Reflex)),
             levels=order_levels(self.report, self._one(nodes.Levels), self._all(nodes.Level), levels),
-            alerts=tuple(a for node in self._all(nodes.Alert) if (a := rules.alert(node))),
+            alerts=tuple(one for one in (*alerts, *required) if isinstance(one, p.Alert)),
             limits=p.Limits(),
             quarantine=_steps(literals, settings.get("quarantine"), 256),
             snapshot_every=_steps(literals, settings["snapshot"], 1) if "snapshot" in settings else None,
             on_failure=_on_failure(literals, settings.get("on_failure")),
+            layers=tuple(_group(node) for node in self._all(nodes.Layers)),
         )
 
     def _digest(self) -> str:
@@ -121,8 +153,8 @@ class _Checker:
             self.report.error("LBW111", f"expected `lbw {EDITION}` as the first words", Span(0, 1),
                               "it names the edition of the language the policy is written in")  # fmt: skip
         elif tree.edition.number.value != EDITION:
-            message = f"unknown edition `{tree.edition.number.value:g}`, expected `lbw {EDITION}`"
-            self.report.error("LBW110", message, tree.edition.span)
+            message = f"expected `lbw {EDITION}`, found an unknown edition"
+            self.report.error("LBW110", message, tree.edition.span, "a newer edition needs a newer lbw_policy")
         if not self._all(nodes.Policy):
             self.report.error("LBW112", "expected a `policy NAME { }` statement, found none", None,
                               'add `policy my_policy { doc "..." }`')  # fmt: skip
@@ -130,65 +162,36 @@ class _Checker:
     # Declarations
 
     def _params(self, literals: Literals) -> tuple[p.Param, ...]:
-        nodes_found = self._all(nodes.Param)
-        params = tuple(self._param(literals, node) for node in nodes_found)
-        known = tuple(param.name for param in params)
-        for name in self.overrides:
-            if name not in known:
-                advice = did_you_mean(name, known) or "the policy has no params"
-                self.report.error("LBW221", f"unknown param `{name}`", None, advice)
+        declared = self._all(nodes.Param)
+        params = read_params(self.report, literals, declared, self.overrides)
+        self.values.update({param.name: param.value for param in params})
+        self.units.update({node.name.text: types.NAMED.get(node.unit.text, types.NUMBER) for node in declared})
         return params
-
-    def _param(self, literals: Literals, node: nodes.Param) -> p.Param:
-        unit = literals.word(node.unit, tuple(types.NAMED), "unit")
-        low, high = (literals.constant(bound) or 0.0 for bound in (node.low, node.high))
-        value = literals.constant(node.value) or 0.0
-        self._in_range(node, low, high, value)
-        value = self._override(node, low, high, value)
-        self.values[node.name.text] = value
-        self.units[node.name.text] = types.NAMED.get(unit, types.NUMBER)
-        return p.Param(node.name.text, low, high, value)
-
-    def _in_range(self, node: nodes.Param, low: float, high: float, value: float) -> None:
-        steps = {isinstance(bound, nodes.Number) and bound.steps for bound in (node.low, node.high, node.value)}
-        if steps != {node.unit.text == "steps"}:
-            self.report.error("LBW204", f"expected bounds and value in {node.unit.text}", node.span,
-                              "steps are written `20 steps`, all else without a unit")  # fmt: skip
-        elif not low <= value <= high:
-            message = f"expected a value in [{low:g}, {high:g}], found `{value:g}`"
-            self.report.error("LBW212", message, node.value.span)
-
-    def _override(self, node: nodes.Param, low: float, high: float, value: float) -> float:
-        if node.name.text not in self.overrides:
-            return value
-        asked = self.overrides[node.name.text]
-        if low <= asked <= high:
-            return float(asked)
-        message = f"param `{node.name.text}` must lie in [{low:g}, {high:g}], found `{asked:g}`"
-        self.report.error("LBW212", message, node.span)
-        return value
 
     def _signal(self, literals: Literals, node: nodes.Signal) -> p.Signal:
         clauses = once(self.report, node.clauses, f"signal `{node.name.text}`")
         kinds = [name for name in ("hold", "skip", "unsafe") if name in clauses]
         if len(kinds) > 1:
-            self.report.error("LBW219", "`missing` is given twice", clauses[kinds[1]].span)
+            line = self.report.source.position(clauses[kinds[0]].span.start)[0]
+            self.report.error("LBW219", f"`missing` is given twice in signal `{node.name.text}`",
+                              clauses[kinds[1]].span, f"first given on line {line}")  # fmt: skip
         missing = p.Missing(kinds[0], _steps(literals, clauses.get("hold"), 0)) if kinds else p.Missing()
         every = _steps(literals, clauses.get("every"), 1)
         observed, source = self._source(node)
-        self.units[node.name.text] = types.NUMBER if observed or source not in SIGNALS else SIGNALS[source].unit
+        kind = None if observed else signal_kind(source)
+        self.units[node.name.text] = kind.unit if kind else types.NUMBER
         return p.Signal(node.name.text, source, observed, every, missing)
 
     def _source(self, node: nodes.Signal) -> tuple[bool, str]:
         parts = node.source.parts
         source = parts[-1].text
+        if not source:  # the parser has reported it
+            return False, source
         if len(parts) != 2 or parts[0].text not in ("telemetry", "observed"):
             self.report.error("LBW222", f"expected `telemetry.NAME` or `observed.NAME`, found `{node.source.text}`",
                               node.source.span, did_you_mean(source, tuple(SIGNALS)))  # fmt: skip
-        elif parts[0].text == "telemetry" and source not in SIGNALS:
-            self.report.error(
-                "LBW222", f"unknown signal `{source}`", parts[1].span, did_you_mean(source, tuple(SIGNALS))
-            )
+        elif parts[0].text == "telemetry":
+            check_signal(self.report, parts[1])
         return parts[0].text == "observed", source
 
 
@@ -200,6 +203,11 @@ def _steps(literals: Literals, clause: nodes.Setting | None, default: int) -> in
     if clause is None:
         return default
     return literals.duration(cast(nodes.Duration, clause.value))
+
+
+def _group(node: nodes.Layers) -> p.LayerGroup:
+    globs, excepted = (tuple(word.text for word in words) for words in (node.globs, node.excepted))
+    return p.LayerGroup(node.name.text, globs, excepted)
 
 
 def _on_failure(literals: Literals, clause: nodes.Setting | None) -> str:
@@ -241,7 +249,7 @@ def _features(
             continue
         typed = expressions.number(item)
         if typed is not None and typed.risky:
-            report.error("LBW223", "a feature cannot read a risk", item.span, f"use {one_of(('a signal', 'a let'))}")
+            report.error("LBW223", "a feature cannot read a risk", item.span, "a feature is made of signals only")
         elif typed is not None:
             found[report.source.text[item.span.start : item.span.end]] = typed.number
     return standard, tuple(found.items())

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 from lbw_policy.diagnostics import Span
-from lbw_policy.semantics.report import Report, one_of
+from lbw_policy.semantics.report import Report, all_of
 
 
 class Clause(Protocol):
@@ -20,6 +20,13 @@ class Clause(Protocol):
     def span(self) -> Span:
         """Where it stands."""
 
+
+_EXAMPLES = {
+    "horizon": "horizon 10 steps",
+    "features": "features standard",
+    "alarm": "alarm at most 0.3 false per 1_000 steps",
+    "trust": "trust after 200 steps",
+}
 
 T = TypeVar("T", bound=Clause)
 
@@ -42,4 +49,4 @@ def require(report: Report, found: Iterable[str], needed: tuple[str, ...], block
     present = set(found)
     missing = tuple(name for name in needed if name not in present)
     if missing:
-        report.error("LBW220", f"{block} lacks {one_of(missing)}", span)
+        report.missing("LBW220", f"{block} lacks {all_of(missing)}", span, f"add `{_EXAMPLES[missing[0]]}`")

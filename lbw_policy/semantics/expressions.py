@@ -46,8 +46,8 @@ class RiskReading:
 class Statistic:
     """A function of a value's history over a window.
 
-    `name` is a baseline (`zscore median mean std min max quantile`), which is taken over earlier
-    accepted samples and never over the present one, or a trend (`ewma slope prev`), which
+    `name` is a baseline (`zscore median mean std min max quantile spread`), which is taken over earlier
+    accepted samples and never over the present one, or a trend (`ewma slope prev rate`), which
     follows every finite sample up to the present one. `samples` is the window's length.
     `share` is the quantile asked for, in [0, 1].
     """
@@ -118,5 +118,5 @@ Number = Constant | Reading | RiskReading | Statistic | Arithmetic | Function
 Condition = Comparison | Finite | RiskReading | Not | Both | Either
 Expression = Number | Condition
 
-BASELINES = ("zscore", "median", "mean", "std", "min", "max", "quantile")
-TRENDS = ("ewma", "slope", "prev")
+BASELINES = ("zscore", "median", "mean", "std", "min", "max", "quantile", "spread")
+TRENDS = ("ewma", "slope", "prev", "rate")

@@ -23,6 +23,11 @@ class FunctionKind:
     shares: int = 0
     default_window: int | None = None
 
+    @property
+    def example(self) -> str:
+        """A call, as it is written."""
+        return f"{self.name}(x{', 128 steps' if self.windowed else ''}{', 90%' if self.shares else ''})"
+
 
 _KINDS = (
     FunctionKind(
@@ -34,9 +39,17 @@ _KINDS = (
     FunctionKind("min", True, "least of the earlier accepted samples"),
     FunctionKind("max", True, "greatest of the earlier accepted samples"),
     FunctionKind("quantile", True, "quantile of earlier accepted samples", shares=1),
+    FunctionKind(
+        "spread",
+        True,
+        "greatest less least of the earlier accepted samples, over their median's size",
+        types.RATIO,
+        default_window=128,
+    ),
     FunctionKind("ewma", True, "exponentially weighted mean up to the present sample"),
     FunctionKind("slope", True, "least-squares slope per step up to the present sample"),
     FunctionKind("prev", True, "the value some steps ago", default_window=1),
+    FunctionKind("rate", True, "how often the event happened in the last steps", types.COUNT),
     FunctionKind("log", False, "natural logarithm; unknown below zero", types.RATIO),
     FunctionKind("abs", False, "absolute value"),
     FunctionKind("finite", False, "true where the value is neither NaN nor infinite", types.TRUTH),

@@ -23,7 +23,7 @@ def lint(report: Report, policy: p.Policy, scope: Scope, statements: tuple[nodes
 
 def _memory(report: Report, policy: p.Policy) -> None:
     roots = [*conditions_of(policy), *numbers_of(policy)]
-    windows = {part for root in roots for part in parts(root) if isinstance(part, Statistic)}
+    windows = [part for part in parts(*roots) if isinstance(part, Statistic)]
     samples = sum(window.samples for window in windows)
     if samples > ceilings.MEMORY:
         report.error("LBW304", f"expected windows of at most {ceilings.MEMORY:_} samples together, found {samples:_}",
@@ -46,7 +46,7 @@ def _no_way_back(report: Report, policy: p.Policy, statements: tuple[nodes.State
 
 
 def _limit_never_used(report: Report, policy: p.Policy, statements: tuple[nodes.Statement, ...]) -> None:
-    used = {p.ACTION_NAMES[type(action)] for action in actions_of(policy)}
+    used = {p.name_of(action) for action in actions_of(policy)}
     for block in statements:
         for entry in block.entries if isinstance(block, nodes.Limits) else ():
             if entry.name not in {*used, "intervene"}:

@@ -8,7 +8,7 @@ from attrs import define
 
 from lbw_policy.diagnostics import Span
 from lbw_policy.semantics import ceilings
-from lbw_policy.semantics.report import Report, did_you_mean
+from lbw_policy.semantics.report import Report, did_you_mean, plain
 from lbw_policy.semantics.scope import Scope
 from lbw_policy.syntax import nodes
 
@@ -29,7 +29,7 @@ class Literals:
         if not isinstance(node, nodes.Number) or not node.steps:
             if not isinstance(node, nodes.Broken):
                 self.report.error("LBW209", f"expected a duration, found {_shown(node)}", node.span,
-                                  "write the unit: `20 steps`")  # fmt: skip
+                                  f"write the unit: `{_counted(node)} steps`")  # fmt: skip
             return least
         return self._within(node.value, most, least, node.span)
 
@@ -45,7 +45,8 @@ class Literals:
 
     def _within(self, value: float, most: int, least: int, span: Span) -> int:
         if not least <= value <= most or value != int(value):
-            self.report.error("LBW209", f"expected {least} to {most:_} whole steps, found `{value:g}`", span)
+            message = f"expected {least} to {most:_} whole steps, found `{plain(value)}`"
+            self.report.error("LBW209", message, span)
             return least
         return int(value)
 
@@ -63,7 +64,10 @@ class Literals:
         if value is None:
             return low
         if not low <= value <= high:
-            self.report.error("LBW212", f"expected {what} from {low:g} to {high:g}, found `{value:g}`", node.span)
+            message = f"expected {what} from {plain(low)} to {plain(high)}, found {_shown(node)}"
+            share = low == 0 and high <= 1 < value <= 100
+            percent = share and isinstance(node, nodes.Number) and not node.percent
+            self.report.error("LBW212", message, node.span, f"write a percentage: `{value:g}%`" if percent else None)
         return min(max(value, low), high)
 
     def constant(self, node: nodes.Expression) -> float | None:
@@ -83,14 +87,19 @@ class Literals:
 
     def word(self, node: nodes.Word, choices: tuple[str, ...], what: str) -> str:
         """Return one of the words allowed here."""
-        if node.text not in choices:
+        if node.text and node.text not in choices:  # no text: the parser has reported it
             self.report.error("LBW214", f"unknown {what} `{node.text}`", node.span, did_you_mean(node.text, choices))
         return node.text
+
+
+def _counted(node: nodes.Expression) -> str:
+    """Return how many steps a number without its unit most likely counts."""
+    return plain(node.value) if isinstance(node, nodes.Number) and not node.percent else "20"
 
 
 def _shown(node: nodes.Expression) -> str:
     if isinstance(node, nodes.Number):
         if node.percent:
             return f"`{node.value * 100:g}%`"
-        return f"`{node.value:g} steps`" if node.steps else f"`{node.value:g}`"
+        return f"`{plain(node.value)} steps`" if node.steps else f"`{plain(node.value)}`"
     return f"`{node.text}`" if isinstance(node, nodes.Reference) else "an expression"

@@ -10,9 +10,8 @@ from lbw_policy.diagnostics import Diagnostic, Source, nearest, render
 from lbw_policy.errors import PolicyError
 from lbw_policy.resources import presets
 from lbw_policy.semantics.checker import Checked, check_source
+from lbw_policy.semantics.files import decode, exists, read
 from lbw_policy.semantics.policy import Policy
-
-_MOST_BYTES = 8_000_000
 
 
 def load(policy: str | os.PathLike[str], *, params: Mapping[str, float] | None = None) -> Policy:
@@ -34,40 +33,31 @@ def load(policy: str | os.PathLike[str], *, params: Mapping[str, float] | None =
 def check(policy: str | os.PathLike[str], *, params: Mapping[str, float] | None = None) -> Checked:
     """Return the policy, if it checks, and every finding; never raises on any input."""
     if isinstance(policy, str) and ("{" in policy or "\n" in policy):
-        return check_source(Source("<text>", policy), params)
+        return check_source(Source("<text>", policy.removeprefix("\ufeff")), params)
     shipped = presets()
     if isinstance(policy, str) and policy in shipped:
         return check_path(shipped[policy], params)
     path = Path(policy)
-    if not path.exists() and path.suffix == "":
+    if path.suffix == "" and not exists(path):
         return _unknown(str(policy), tuple(shipped))
     return check_path(path, params)
 
 
 def check_path(path: Path, params: Mapping[str, float] | None = None) -> Checked:
-    """Check a policy file."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MOST_BYTES)
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        finding = Diagnostic("LBW001", f"cannot read the file: {reason}", Source(str(path), ""))
-        return Checked(None, (finding,))
-    except ValueError:  # a null byte in the name
-        return Checked(None, (Diagnostic("LBW001", "cannot read the file: not a path", Source(repr(path), "")),))
-    return check_bytes(str(path), raw, params)
+    """Check a policy file, with all it imports and extends."""
+    found = read(path, str(path))
+    return Checked(None, (found,)) if isinstance(found, Diagnostic) else check_source(found, params, path)
 
 
-def check_bytes(name: str, raw: bytes, params: Mapping[str, float] | None = None) -> Checked:
-    """Check a policy given as bytes, which must be UTF-8."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        message = f"expected UTF-8 text, found byte 0x{raw[error.start]:02X} on line {line}"
-        advice = "this looks like a binary file, or a text in another encoding"
-        return Checked(None, (Diagnostic("LBW002", message, Source(name, ""), help=advice),))
-    return check_source(Source(name, text), params)
+def check_bytes(
+    name: str, raw: bytes, params: Mapping[str, float] | None = None, *, path: Path | None = None
+) -> Checked:
+    """Check a policy given as bytes, which must be UTF-8, with or without a byte order mark.
+
+    `path` is where it stands or will stand: what it imports is looked for from there.
+    """
+    found = decode(name, raw)
+    return Checked(None, (found,)) if isinstance(found, Diagnostic) else check_source(found, params, path)
 
 
 def _unknown(name: str, shipped: tuple[str, ...]) -> Checked:

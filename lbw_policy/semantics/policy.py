@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
 from lbw_policy.diagnostics import Diagnostic
-from lbw_policy.semantics.expressions import Condition, Number
+from lbw_policy.semantics.expressions import Condition, Expression, Number
+
+if TYPE_CHECKING:
+    from lbw_policy.semantics.trial import Trial
 
 
 @frozen
@@ -96,10 +100,24 @@ class Rollback:
 
 @frozen
 class Freeze:
-    """Hold still the given share of layers, those with the highest `by` first."""
+    """Hold still the given share of layers, those with the highest `by` first.
+
+    `group` names the layer group they are chosen from; the share counts all layers all the same.
+    """
 
     share: float
     by: str
+    group: str = ""
+
+
+@frozen
+class ResetMoments:
+    """Set the optimizer's running moments to zero, as at the start of a run."""
+
+
+@frozen
+class Checkpoint:
+    """Call the function given to `attach(checkpoint=...)`."""
 
 
 @frozen
@@ -107,7 +125,15 @@ class Halt:
     """Stop the run by raising `Halted` from `optimizer.step()`."""
 
 
-Action = Skip | Clip | ScaleLr | Rollback | Freeze | Halt
+@frozen
+class Custom:
+    """Do what the plugin action `name` does, with an amount if it takes one."""
+
+    name: str
+    amount: Number | None = None
+
+
+Action = Skip | Clip | ScaleLr | Rollback | Freeze | ResetMoments | Checkpoint | Halt | Custom
 
 ACTION_NAMES: Mapping[type, str] = {
     Skip: "skip",
@@ -115,8 +141,16 @@ ACTION_NAMES: Mapping[type, str] = {
     ScaleLr: "scale_lr",
     Rollback: "rollback",
     Freeze: "freeze",
+    ResetMoments: "reset_moments",
+    Checkpoint: "checkpoint",
     Halt: "halt",
 }
+"""The built-in actions; `name_of` knows those of plugins too."""
+
+
+def name_of(action: Action) -> str:
+    """Return the name an action is written and limited by."""
+    return action.name if isinstance(action, Custom) else ACTION_NAMES[type(action)]
 
 
 @frozen
@@ -144,6 +178,13 @@ class Reflex:
     condition: Condition
     actions: tuple[Action, ...]
     place: Place
+    id: str = ""
+    why: str = ""
+
+    @property
+    def rule(self) -> str:
+        """What records call it: its `@id`, or its kind and name."""
+        return self.id or f"reflex {self.name}"
 
 
 @frozen
@@ -158,6 +199,13 @@ class Level:
     actions: tuple[Action, ...] = ()
     periodic: tuple[Periodic, ...] = ()
     place: Place | None = None
+    id: str = ""
+    why: str = ""
+
+    @property
+    def rule(self) -> str:
+        """What records call it: its `@id`, or its kind and name."""
+        return self.id or f"level {self.name}"
 
 
 @frozen
@@ -170,6 +218,22 @@ class Alert:
     message: str
     values: tuple[tuple[str, Number], ...]
     place: Place
+    id: str = ""
+    why: str = ""
+
+    @property
+    def rule(self) -> str:
+        """What records call it: its `@id`, or its kind and name."""
+        return self.id or f"alert {self.name}"
+
+
+@frozen
+class LayerGroup:
+    """Layers by the names of their modules: those that a glob matches and no excepted glob does."""
+
+    name: str
+    globs: tuple[str, ...]
+    excepted: tuple[str, ...] = ()
 
 
 @frozen
@@ -205,6 +269,19 @@ class FreezeLimit:
 
 
 @frozen
+class CustomLimit:
+    """A plugin action's amount stays in `[low, high]` (`low` is the conservative end), and a budget.
+
+    Both ends are None where the action takes no amount.
+    """
+
+    name: str
+    low: float | None
+    high: float | None
+    budget: Budget
+
+
+@frozen
 class Limits:
     """What may be granted at most; None means that the action is not allowed at all."""
 
@@ -213,8 +290,11 @@ class Limits:
     clip: Budget | None = None
     rollback: RollbackLimit | None = None
     freeze: FreezeLimit | None = None
+    reset_moments: Budget | None = None
+    checkpoint: Budget | None = None
     intervene: Budget | None = None
     halt: bool = True
+    custom: tuple[CustomLimit, ...] = ()
 
 
 @frozen
@@ -233,7 +313,8 @@ class Policy:
 
     `digest` is the SHA-256 of the text and the parameter values; it names the policy in records
     and saved states. `quarantine` is how many ticks in a row may be kept from the baselines.
-    `warnings` are findings that did not keep it from loading.
+    `warnings` are findings that did not keep it from loading; `names` are its `let`s, for people who read it,
+    and `tests` the file's own tests.
     """
 
     name: str
@@ -249,7 +330,10 @@ class Policy:
     quarantine: int = 256
     snapshot_every: int | None = None
     on_failure: str = "continue"
+    layers: tuple[LayerGroup, ...] = ()
     warnings: tuple[Diagnostic, ...] = field(default=(), eq=False, repr=False)
+    tests: tuple[Trial, ...] = field(default=(), eq=False, repr=False)
+    names: tuple[tuple[str, Expression], ...] = field(default=(), eq=False, repr=False)
 
     def reads(self, source: str) -> bool:
         """Tell whether any signal reads the given built-in source."""

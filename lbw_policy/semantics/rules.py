@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from lbw_policy.diagnostics import Span
 from lbw_policy.semantics import ceilings, types
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.bounds import check_allowed, check_factor, check_most
 from lbw_policy.semantics.clauses import once
-from lbw_policy.semantics.expressions import Number
+from lbw_policy.semantics.expressions import Not, Number
+from lbw_policy.semantics.extensions import check_amount
 from lbw_policy.semantics.literals import Literals
+from lbw_policy.semantics.notes import Notes, read_notes
+from lbw_policy.semantics.plugins import ActionPlugin, usable
 from lbw_policy.semantics.report import Report
 from lbw_policy.semantics.signals import LAYER_STATISTICS
 from lbw_policy.semantics.typing import ExpressionChecker
@@ -29,10 +32,12 @@ class RuleChecker:
     expressions: ExpressionChecker
     literals: Literals
     limits: p.Limits
+    sound: bool
+    """Whether the limits are as written, so that asking beyond them can be judged."""
 
     def place(self, span: Span) -> p.Place:
         """Return where a span begins, for the record."""
-        return p.Place(self.report.source.name, self.report.source.position(span.start)[0])
+        return p.Place(self.report.source.name_at(span.start), self.report.source.position(span.start)[0])
 
     # Rules
 
@@ -41,10 +46,39 @@ class RuleChecker:
         condition = self.expressions.condition(node.condition)
         actions = tuple(self.action(do) for do in node.actions)
         if not node.actions:
-            self.report.error("LBW305", f"reflex `{node.name.text}` does nothing", node.span, "add `do skip`")
+            self.report.missing("LBW305", f"reflex `{node.name.text}` does nothing", node.name.span, "add `do skip`")
         if condition is None:
             return None
-        return p.Reflex(node.name.text, condition, actions, self.place(node.span))
+        notes = read_notes(self.report, node.notes, *(do.notes for do in node.actions))
+        return p.Reflex(node.name.text, condition, actions, self.place(node.span), notes.id, notes.why)
+
+    def require(self, node: nodes.Require, number: int) -> p.Reflex | p.Alert | None:
+        """Return what a `require` stands for: a reflex, or an alert, on the opposite condition."""
+        name = f"require_{number}"
+        trigger, notes = self.trigger(node.expression, node.hold), read_notes(self.report, node.notes)
+        if isinstance(node.otherwise, nodes.Do):
+            action = self.action(node.otherwise)
+            if node.hold:
+                self.report.error("LBW228", "a requirement that acts cannot hold for several steps", node.hold.span,
+                                  "use a level for what takes time, or `else alert`")  # fmt: skip
+            if trigger is None:
+                return None
+            opposite = Not(trigger.condition)
+            return p.Reflex(name, opposite, (action,), self.place(node.span), notes.id, notes.why)
+        return self._required(node, name, trigger, notes)
+
+    def _required(self, node: nodes.Require, name: str, trigger: p.Trigger | None, notes: Notes) -> p.Alert | None:
+        otherwise = node.otherwise
+        assert isinstance(otherwise, nodes.Otherwise)
+        severity = self.literals.word(otherwise.severity, SEVERITIES, "severity") if otherwise.severity else "warning"
+        values = self._placeholders(otherwise.message) if otherwise.message else ()
+        span = node.expression.span
+        message = otherwise.message.text if otherwise.message else self.report.source.text[span.start : span.end]
+        if trigger is None:
+            return None
+        opposite = evolve(trigger, condition=Not(trigger.condition))
+        text = message if otherwise.message else f"required: {' '.join(message.split())}"
+        return p.Alert(name, severity, opposite, text, values, self.place(node.span), notes.id, notes.why)
 
     def alert(self, node: nodes.Alert) -> p.Alert | None:
         """Return a checked alert."""
@@ -53,13 +87,21 @@ class RuleChecker:
         values = self._placeholders(node.message)
         if trigger is None:
             return None
-        return p.Alert(node.name.text, severity, trigger, node.message.text, values, self.place(node.span))
+        notes = read_notes(self.report, node.notes)
+        place = self.place(node.span)
+        return p.Alert(node.name.text, severity, trigger, node.message.text, values, place, notes.id, notes.why)
 
     def _placeholders(self, message: nodes.Word) -> tuple[tuple[str, Number], ...]:
         found: dict[str, Number] = {}
-        for name in re.findall(r"\{([^{}]*)\}", message.text):
-            words = tuple(nodes.Word(part.strip(), message.span) for part in name.split("."))
-            typed = self.expressions.number(nodes.Reference(words, message.span))
+        written = self.report.source.text[message.span.start : message.span.end]
+        for match in re.finditer(r"\{([^{}]*)\}", written):
+            name, span = match[1], Span(*(message.span.start + offset for offset in match.span()))
+            if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", name, re.ASCII):
+                self.report.error("LBW224", f"expected a name in braces, found `{match[0]}`", span,
+                                  "name the value with `let` and write `{NAME}`")  # fmt: skip
+                continue
+            words = tuple(nodes.Word(part, span) for part in name.split("."))
+            typed = self.expressions.number(nodes.Reference(words, span))
             if typed is not None:
                 found[name] = typed.number
         return tuple(found.items())
@@ -69,6 +111,7 @@ class RuleChecker:
         settings = [clause for clause in node.clauses if isinstance(clause, nodes.Condition | nodes.Setting)]
         found = once(self.report, settings, f"level `{node.name.text}`")
         stay, cooldown = found.get("stay"), found.get("cooldown")
+        notes = read_notes(self.report, node.notes, *(clause.notes for clause in node.clauses))
         return p.Level(
             name=node.name.text,
             enter=self._condition(found.get("enter")),
@@ -78,6 +121,8 @@ class RuleChecker:
             actions=tuple(self.action(clause) for clause in node.clauses if isinstance(clause, nodes.Do)),
             periodic=tuple(self._periodic(clause) for clause in node.clauses if isinstance(clause, nodes.Each)),
             place=self.place(node.span),
+            id=notes.id,
+            why=notes.why,
         )
 
     def _condition(self, clause: nodes.Condition | nodes.Setting | None) -> p.Trigger | None:
@@ -89,6 +134,9 @@ class RuleChecker:
         return self.literals.duration(clause.value)
 
     def _periodic(self, node: nodes.Each) -> p.Periodic:
+        if node.action.name in ("clip", "freeze"):
+            self.report.error("LBW310", f"`{node.action.name}` is held, so it cannot be repeated", node.action.span,
+                              f"write `do {node.action.name} ...` without `each`: it lasts as long as the level")  # fmt: skip
         return p.Periodic(self.literals.duration(node.every), self.action(node.action))
 
     def trigger(self, node: nodes.Expression, hold: nodes.Hold | None) -> p.Trigger | None:
@@ -114,10 +162,23 @@ class RuleChecker:
                 return self._rollback(node)
             case "freeze":
                 return self._freeze(node)
+            case "reset_moments":
+                return p.ResetMoments()
+            case "checkpoint":
+                return p.Checkpoint()
             case "halt":
                 return p.Halt()
-            case _:
+            case "skip":
                 return p.Skip()
+            case _:
+                return self._custom(node)
+
+    def _custom(self, node: nodes.Do) -> p.Action:
+        typed = self.expressions.number(node.value) if node.value is not None else None
+        plugin = usable(ActionPlugin, node.name)
+        if plugin is None or not check_amount(self.report, node, plugin, typed.unit if typed else None):
+            return p.Skip()
+        return p.Custom(node.name, typed.number if typed else None)
 
     def _clip(self, node: nodes.Do) -> p.Action:
         typed = self.expressions.number(_value(node))
@@ -136,19 +197,24 @@ class RuleChecker:
         if types.meet(typed.unit, types.RATIO) is None:
             self.report.error("LBW204", f"expected a ratio, found a {typed.unit}", _value(node).span,
                               "such as `0.5` or `50%`")  # fmt: skip
-        check_factor(self.report, node, typed, self.limits)
+        elif self.sound:
+            check_factor(self.report, node, typed, self.limits)
         return p.ScaleLr(typed.number, restore)
 
     def _rollback(self, node: nodes.Do) -> p.Action:
         at_most = self.literals.duration(_value(node), ceilings.ROLLBACK_DISTANCE)
-        check_most(self.report, node, at_most, self.limits.rollback.distance if self.limits.rollback else None)
+        if self.sound:
+            check_most(self.report, node, at_most, self.limits.rollback.distance if self.limits.rollback else None)
         return p.Rollback(at_most)
 
     def _freeze(self, node: nodes.Do) -> p.Action:
+        before = self.report.failures
         share = self.literals.real(_value(node), 0.0, 1.0, "a share of layers")
-        check_most(self.report, node, share, self.limits.freeze.share if self.limits.freeze else None)
+        if self.sound and self.report.failures == before:
+            check_most(self.report, node, share, self.limits.freeze.share if self.limits.freeze else None)
         assert node.by is not None
-        return p.Freeze(share, self.literals.word(node.by, LAYER_STATISTICS, "layer statistic"))
+        group = self.expressions.scope.group(node.group) if node.group else ""
+        return p.Freeze(share, self.literals.word(node.by, LAYER_STATISTICS, "layer statistic"), group)
 
 
 def _value(node: nodes.Do) -> nodes.Expression:

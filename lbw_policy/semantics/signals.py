@@ -16,6 +16,7 @@ class Need(enum.Enum):
     OPTIMIZER = "optimizer"
     MODEL = "model"
     OBSERVED = "observed"
+    GUARD = "guard"
 
 
 @frozen
@@ -60,6 +61,14 @@ _KINDS = (
 
 SIGNALS: dict[str, SignalKind] = {kind.name: kind for kind in _KINDS}
 """Built-in signals, read as `telemetry.NAME`; a user's own are read as `observed.NAME`."""
+
+EVENTS: dict[str, str] = {
+    "interventions": "interventions that began at the last tick",
+    "skips": "updates skipped at the last tick",
+    "clips": "clips that bound at the last tick",
+    "rollbacks": "rollbacks done at the last tick",
+}
+"""What the guard itself did, as counts a policy may read by name; `rate(EVENT, N steps)` sums them."""
 
 LAYER_STATISTICS = ("activation_variance", "grad_norm")
 """What `freeze top N% of layers by ...` may rank layers by."""

@@ -48,7 +48,18 @@ CURVATURE = Unit((("curvature", 1),))
 VARIANCE = Unit((("variance", 1),))
 TRUTH = Unit((("truth value", 1),))
 
-NAMED = {"ratio": RATIO, "probability": PROBABILITY, "steps": STEPS, "count": COUNT, "norm": NORM, "loss": LOSS}
+NAMED = {
+    "ratio": RATIO,
+    "probability": PROBABILITY,
+    "steps": STEPS,
+    "count": COUNT,
+    "norm": NORM,
+    "loss": LOSS,
+    "rate": RATE,
+    "curvature": CURVATURE,
+    "variance": VARIANCE,
+}
+"""The units a param may have."""
 
 
 def _spell(powers: tuple[tuple[str, int], ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 from attrs import define, field, frozen
@@ -9,21 +10,27 @@ from attrs import define, field, frozen
 from lbw_policy.diagnostics import Span
 from lbw_policy.semantics import ceilings, types
 from lbw_policy.semantics import expressions as checked
+from lbw_policy.semantics.extensions import function_kind
 from lbw_policy.semantics.functions import FUNCTIONS, FunctionKind
 from lbw_policy.semantics.literals import Literals
-from lbw_policy.semantics.report import Report, did_you_mean
+from lbw_policy.semantics.report import Report, did_you_mean, plain
 from lbw_policy.semantics.scope import Scope
+from lbw_policy.semantics.signals import EVENTS
 from lbw_policy.semantics.types import PROBABILITY, RATIO, TRUTH, Unit
 from lbw_policy.syntax import nodes
 
+_RISK_PARTS = ("alarm", "probability", "trusted")
 _MOST_NODES = 10_000
+_MOST_DEPTH = 100
+"""How deep an expression may nest with its `let`s written out; what walks it may recurse."""
 
 
 @frozen
 class Typed:
     """A checked expression with its unit; `every` is the ticks between its samples.
 
-    `risky` tells that it depends on a risk model's output.
+    `risky` tells that it depends on a risk model's output. `size` counts its parts and `depth`
+    how far they nest, with every `let` written out.
     """
 
     expression: checked.Expression
@@ -31,11 +38,17 @@ class Typed:
     every: int = 1
     risky: bool = False
     size: int = 1
+    depth: int = 1
 
     @property
     def number(self) -> checked.Number:
         """The expression as a number; the unit says that it is one."""
         return cast(checked.Number, self.expression)
+
+    @property
+    def condition(self) -> checked.Condition:
+        """The expression as a condition; the unit says that it is one."""
+        return cast(checked.Condition, self.expression)
 
 
 @define
@@ -49,11 +62,18 @@ class ExpressionChecker:
     """Units of the declared signals and params."""
     sampling: dict[str, int]
     """`every` of the declared signals."""
+    events: set[str] = field(factory=set)
+    """The guard's own events that were read."""
     _lets: dict[str, Typed | None] = field(factory=dict)
     _open: list[str] = field(factory=list)
+    _depth: int = 0
 
     def condition(self, node: nodes.Expression) -> checked.Condition | None:
         """Return a condition, or report that the expression is a number."""
+        found = self._truth(node)
+        return found.condition if found else None
+
+    def _truth(self, node: nodes.Expression) -> Typed | None:
         found = self.check(node)
         if found is None:
             return None
@@ -61,18 +81,29 @@ class ExpressionChecker:
             self.report.error("LBW205", f"expected a condition, found a {found.unit}", node.span,
                               "compare it with something: `x > 3`")  # fmt: skip
             return None
-        return cast(checked.Condition, found.expression)
+        return found
 
     def number(self, node: nodes.Expression) -> Typed | None:
         """Return a number, or report that the expression is a condition."""
         found = self.check(node)
         if found is not None and found.unit == TRUTH:
-            self.report.error("LBW206", "expected a number, found a condition", node.span)
+            self.report.error("LBW206", "expected a number, found a condition", node.span,
+                              "a condition stands by itself, or beside `and`, `or`, `not`")  # fmt: skip
             return None
         return found
 
     def check(self, node: nodes.Expression) -> Typed | None:
         """Return the checked form of any expression."""
+        if self._depth > _MOST_DEPTH:
+            self._too_large(node.span)
+            return None
+        self._depth += 1
+        try:
+            return self._checked(node)
+        finally:
+            self._depth -= 1
+
+    def _checked(self, node: nodes.Expression) -> Typed | None:
         match node:
             case nodes.Number():
                 return Typed(checked.Constant(node.value), _literal_unit(node))
@@ -95,6 +126,9 @@ class ExpressionChecker:
             self.report.error("LBW215", f"`{node.text}` can only be read by a `signal`", node.span,
                               f"declare `signal NAME = {node.text}` and use the name")  # fmt: skip
             return None
+        if first.text in EVENTS and first.text not in self.scope.names and len(node.parts) == 1:
+            self.events.add(first.text)
+            return Typed(checked.Reading(first.text), types.COUNT)
         found = self.scope.find(first)
         match found:
             case None:
@@ -102,7 +136,7 @@ class ExpressionChecker:
             case nodes.Risk():
                 return self._risk(found, node)
             case _ if len(node.parts) > 1:
-                self.report.error("LBW201", f"`{first.text}` has no part `{node.parts[1].text}`", node.span)
+                self._no_part(node, 1)
                 return None
             case nodes.Param():
                 value = self.literals.params.get(first.text)
@@ -110,18 +144,24 @@ class ExpressionChecker:
             case nodes.Signal():
                 return Typed(checked.Reading(first.text), self.units[first.text], self.sampling.get(first.text, 1))
             case nodes.Let():
-                return self._let(found, node.span)
+                return self.let(found, node.span)
 
     def _risk(self, risk: nodes.Risk, node: nodes.Reference) -> Typed | None:
         part = node.parts[1].text if len(node.parts) > 1 else "probability"
-        if len(node.parts) > 2 or part not in ("probability", "alarm", "trusted"):
-            advice = did_you_mean(part, ("alarm", "trusted", "probability"))
-            self.report.error("LBW201", f"a risk has no part `{part}`", node.span, advice)
+        if len(node.parts) > 2 or part not in _RISK_PARTS:
+            self._no_part(node, 1 if part not in _RISK_PARTS else 2, _RISK_PARTS)
             return None
         unit = PROBABILITY if part == "probability" else TRUTH
         return Typed(checked.RiskReading(risk.name.text, part), unit, risky=True)
 
-    def _let(self, let: nodes.Let, span: Span) -> Typed | None:
+    def _no_part(self, node: nodes.Reference, index: int, parts: tuple[str, ...] = ()) -> None:
+        part, whole = node.parts[index], ".".join(word.text for word in node.parts[:index])
+        advice = did_you_mean(part.text, parts) if index == 1 else None
+        if part.text:  # else the parser has reported it
+            self.report.error("LBW201", f"`{whole}` has no part `{part.text}`", part.span, advice)
+
+    def let(self, let: nodes.Let, span: Span) -> Typed | None:
+        """Return what a `let` stands for, checked once; report at `span` if it is defined by itself."""
         name = let.name.text
         if name in self._open:
             chain = " -> ".join([*self._open[self._open.index(name) :], name])
@@ -137,8 +177,10 @@ class ExpressionChecker:
 
     def _unary(self, node: nodes.Unary) -> Typed | None:
         if node.op == "not":
-            condition = self.condition(node.operand)
-            return None if condition is None else Typed(checked.Not(condition), TRUTH)
+            condition = self._truth(node.operand)
+            if condition is None:
+                return None
+            return self._grown(node.span, checked.Not(condition.condition), TRUTH, condition)
         operand = self.number(node.operand)
         if operand is None:
             return None
@@ -162,10 +204,11 @@ class ExpressionChecker:
         return self._grown(node.span, comparison, TRUTH, left, right)
 
     def _logic(self, node: nodes.Binary) -> Typed | None:
-        left, right = self.condition(node.left), self.condition(node.right)
+        left, right = self._truth(node.left), self._truth(node.right)
         if left is None or right is None:
             return None
-        return Typed(checked.Both(left, right) if node.op == "and" else checked.Either(left, right), TRUTH)
+        join = checked.Both if node.op == "and" else checked.Either
+        return self._grown(node.span, join(left.condition, right.condition), TRUTH, left, right)
 
     def _meet(self, node: nodes.Binary, left: Typed, right: Typed) -> Unit | None:
         for one, other, side in ((left, right, node.left), (right, left, node.right)):
@@ -182,26 +225,28 @@ class ExpressionChecker:
         value = typed.expression.value if isinstance(typed.expression, checked.Constant) else None
         if value is None or 0 <= value <= 1:
             return PROBABILITY
-        self.report.error("LBW210", f"a probability lies between 0 and 1, found `{value:g}`", node.span,
-                          f"write a percentage: `{value:g}%`")  # fmt: skip
+        advice = f"write a percentage: `{value:g}%`" if 1 < value <= 100 else None
+        self.report.error("LBW210", f"expected a probability from 0 to 1, found `{plain(value)}`", node.span, advice)
         return None
 
     def _grown(self, span: Span, expression: checked.Expression, unit: Unit, *parts: Typed) -> Typed | None:
         size = 1 + sum(part.size for part in parts)
-        if size > _MOST_NODES:
-            self.report.error("LBW217", f"expected an expression of at most {_MOST_NODES:_} parts, found more", span,
-                              "nested `let`s multiply; simplify them")  # fmt: skip
+        depth = 1 + max(part.depth for part in parts)
+        if size > _MOST_NODES or depth > _MOST_DEPTH:
+            self._too_large(span)
             return None
-        every = max(part.every for part in parts)
-        return Typed(expression, unit, every, any(part.risky for part in parts), size)
+        every = math.lcm(*(part.every for part in parts))  # fresh together only that often
+        return Typed(expression, unit, every, any(part.risky for part in parts), size, depth)
+
+    def _too_large(self, span: Span) -> None:
+        message = f"expected an expression of at most {_MOST_NODES:_} parts, {_MOST_DEPTH} deep, found a larger one"
+        self.report.error("LBW217", message, span, "a `let` counts as if it were written out; simplify it")
 
     # Functions
 
     def _call(self, node: nodes.Call) -> Typed | None:
-        kind = FUNCTIONS.get(node.function.text)
+        kind = FUNCTIONS.get(node.function.text) or function_kind(self.report, node.function)
         if kind is None:
-            advice = did_you_mean(node.function.text, tuple(FUNCTIONS))
-            self.report.error("LBW207", f"unknown function `{node.function.text}`", node.function.span, advice)
             return None
         if not self._arity(node, kind):
             return None
@@ -215,9 +260,9 @@ class ExpressionChecker:
         least = most - (kind.default_window is not None)
         if least <= len(node.arguments) <= most:
             return True
-        shape = f"{kind.name}(x{', 128 steps' if kind.windowed else ''}{', 90%' if kind.shares else ''})"
-        message = f"`{kind.name}` takes {least} argument{'s' * (least != 1)}, found {len(node.arguments)}"
-        self.report.error("LBW208", message, node.span, f"write `{shape}`")
+        count = f"{least} or {most}" if least < most else f"{least}"
+        message = f"`{kind.name}` takes {count} argument{'s' * (most != 1)}, found {len(node.arguments)}"
+        self.report.error("LBW208", message, node.span, f"write `{kind.example}`")
         return False
 
     def _plain(self, node: nodes.Call, kind: FunctionKind, argument: Typed) -> Typed | None:
@@ -228,8 +273,12 @@ class ExpressionChecker:
 
     def _windowed(self, node: nodes.Call, kind: FunctionKind, argument: Typed) -> Typed | None:
         if isinstance(argument.expression, checked.Constant):
-            self.report.error("LBW218", f"`{kind.name}` of a constant", node.arguments[0].span,
+            self.report.error("LBW218", f"`{kind.name}` of a number that never changes", node.arguments[0].span,
                               "give it a signal, or a `let` that reads one")  # fmt: skip
+            return None
+        if kind.name == "rate" and getattr(argument.expression, "signal", None) not in self.events:
+            self.report.error("LBW229", "`rate` counts what the guard did", node.arguments[0].span,
+                              f"write one of {', '.join(EVENTS)}")  # fmt: skip
             return None
         samples = self._samples(node, kind, argument)
         share = self.literals.real(node.arguments[2], 0.0, 1.0, "a share") if kind.shares else None

@@ -10,16 +10,16 @@ from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Condition, Expression, Number
 
 
-def parts(root: Expression) -> Iterator[Expression]:
-    """Yield an expression and everything in it, each distinct part once."""
+def parts(*roots: Expression) -> Iterator[Expression]:
+    """Yield expressions and everything in them, each distinct part once."""
     seen: set[Expression] = set()
-    stack = [root]
+    stack = [*reversed(roots)]
     while stack:
         node = stack.pop()
         if node not in seen:
             seen.add(node)
             yield node
-            stack += children(node)
+            stack += reversed(children(node))  # left before right, as it is written
 
 
 def children(node: Expression) -> list[Expression]:
@@ -52,5 +52,7 @@ def numbers_of(policy: p.Policy) -> list[Number]:
             found.append(action.to)
         elif isinstance(action, p.ScaleLr):
             found.append(action.by)
+        elif isinstance(action, p.Custom) and action.amount is not None:
+            found.append(action.amount)
     found += [number for risk in policy.risks for _, number in risk.features]
     return found + [number for alert in policy.alerts for _, number in alert.values]

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from lark import Token, Transformer, v_args
+from attrs import evolve
+from lark import Token, v_args
 from lark.tree import Meta
 
-from lbw_policy.diagnostics import Diagnostic, Source, Span
 from lbw_policy.syntax import nodes
+from lbw_policy.syntax.build_tests import TestBuilder
+from lbw_policy.syntax.words import span_of, span_of_rule, unquote, word_of
 
-_CHAIN = 100
+_CHAIN = 64
 """How many operands one chain such as `a + b + c` may have; keeps trees shallow."""
-
-
-def span_of(token: Token) -> Span:
-    """Return the characters a token covers."""
-    start = token.start_pos or 0
-    return Span(start, start + len(token))
-
-
-def _span(meta: Meta) -> Span:
-    return Span(getattr(meta, "start_pos", 0), getattr(meta, "end_pos", 0))
-
-
-def _word(token: Token) -> nodes.Word:
-    return nodes.Word(str(token), span_of(token))
-
-
-def unquote(token: Token) -> nodes.Word:
-    r"""Return a string's text without its quotes; `\"` and `\\` are unescaped."""
-    return nodes.Word(re.sub(r"\\(.)", r"\1", str(token)[1:-1]), span_of(token))
 
 
 Build = Callable[["TreeBuilder", Meta, Sequence[Any]], nodes.Setting]
@@ -42,23 +25,15 @@ def _setting(name: str) -> Build:
     def build(_self: TreeBuilder, meta: Meta, children: Sequence[Any]) -> nodes.Setting:
         value = children[0] if children else None
         if isinstance(value, Token):
-            value = unquote(value) if value.type == "STRING" else _word(value)
-        return nodes.Setting(name, value, _span(meta))
+            value = unquote(value) if value.type == "STRING" else word_of(value)
+        return nodes.Setting(name, value, span_of_rule(meta))
 
     return build
 
 
 @v_args(meta=True)
-class TreeBuilder(Transformer[Token, Any]):
+class TreeBuilder(TestBuilder):
     """Turns each rule of the grammar into its node; reports literals that cannot be read."""
-
-    def __init__(self, source: Source) -> None:
-        super().__init__(visit_tokens=False)
-        self.source = source
-        self.diagnostics: list[Diagnostic] = []
-
-    def _report(self, code: str, message: str, span: Span, advice: str) -> None:
-        self.diagnostics.append(Diagnostic(code, message, self.source, span, advice))
 
     def start(self, meta: Meta, children: Sequence[Any]) -> nodes.Tree:
         edition = children[0] if children and isinstance(children[0], nodes.Edition) else None
@@ -66,12 +41,16 @@ class TreeBuilder(Transformer[Token, Any]):
         return nodes.Tree(edition, tuple(statements))
 
     def edition(self, meta: Meta, children: Sequence[Any]) -> nodes.Edition:
-        return nodes.Edition(self._number(children[0]), _span(meta))
+        return nodes.Edition(self._number(children[0]), span_of_rule(meta))
 
     # Literals and names
 
     def _number(self, token: Token, **kind: bool) -> nodes.Number:
-        return nodes.Number(float(str(token).rstrip("%").replace("_", "")), span_of(token), **kind)
+        value = float(str(token).rstrip("%").replace("_", ""))
+        if math.isinf(value):
+            self._report("LBW107", "the number is too large", span_of(token), "write one below 1e308")
+            value = 0.0
+        return nodes.Number(value, span_of(token), **kind)
 
     def number(self, meta: Meta, children: Sequence[Token]) -> nodes.Number:
         return self._number(children[0])
@@ -81,13 +60,13 @@ class TreeBuilder(Transformer[Token, Any]):
         return nodes.Number(number.value / 100.0, number.span, percent=True)
 
     def steps(self, meta: Meta, children: Sequence[Token]) -> nodes.Number:
-        return nodes.Number(self._number(children[0]).value, _span(meta), steps=True)
+        return nodes.Number(self._number(children[0]).value, span_of_rule(meta), steps=True)
 
     def unit(self, meta: Meta, children: Sequence[Token]) -> Token:
         return children[0]
 
     def reference(self, meta: Meta, children: Sequence[Token]) -> nodes.Reference:
-        return nodes.Reference(tuple(_word(token) for token in children), _span(meta))
+        return nodes.Reference(tuple(word_of(token) for token in children), span_of_rule(meta))
 
     named_duration = reference
 
@@ -97,8 +76,8 @@ class TreeBuilder(Transformer[Token, Any]):
         operands, ops = (children, [op] * len(children)) if op else (children[::2], [str(t) for t in children[1::2]])
         if len(operands) > _CHAIN:
             self._report("LBW104", f"expected at most {_CHAIN} operands in one chain, found {len(operands)}",
-                         _span(meta), "name parts of it with `let`")  # fmt: skip
-            return nodes.Broken(_span(meta))
+                         span_of_rule(meta), "name parts of it with `let`")  # fmt: skip
+            return nodes.Broken(span_of_rule(meta))
         found = cast(nodes.Expression, operands[0])
         for sign, operand in zip(ops, operands[1:], strict=False):
             found = _binary(sign or "", found, operand)
@@ -120,8 +99,8 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def comparison(self, meta: Meta, children: Sequence[Any]) -> nodes.Expression:
         if len(children) > 3:
-            self._report("LBW105", "comparisons do not chain", _span(meta), "write `a < b and b < c`")
-            return nodes.Broken(_span(meta))
+            self._report("LBW105", "comparisons do not chain", span_of_rule(meta), "write `a < b and b < c`")
+            return nodes.Broken(span_of_rule(meta))
         return _binary(str(children[1]), children[0], children[2])
 
     def negative(self, meta: Meta, children: Sequence[Any]) -> nodes.Expression:
@@ -129,21 +108,22 @@ class TreeBuilder(Transformer[Token, Any]):
         if sign == "+":
             return cast(nodes.Expression, operand)
         if isinstance(operand, nodes.Number):
-            return nodes.Number(-operand.value, _span(meta), operand.percent, operand.steps)
-        return nodes.Unary("-", operand, _span(meta))
+            return nodes.Number(-operand.value, span_of_rule(meta), operand.percent, operand.steps)
+        return nodes.Unary("-", operand, span_of_rule(meta))
 
     def inverse(self, meta: Meta, children: Sequence[Any]) -> nodes.Expression:
-        return nodes.Unary("not", children[-1], _span(meta))
+        return nodes.Unary("not", children[-1], span_of_rule(meta))
 
-    def group(self, meta: Meta, children: Sequence[nodes.Expression]) -> nodes.Expression:
+    def parenthesis(self, meta: Meta, children: Sequence[nodes.Expression]) -> nodes.Expression:
         return children[0]
 
     def call(self, meta: Meta, children: Sequence[Any]) -> nodes.Call:
-        return nodes.Call(_word(children[0]), tuple(children[1:]), _span(meta))
+        return nodes.Call(word_of(children[0]), tuple(children[1:]), span_of_rule(meta))
 
     # Clauses
 
     doc = _setting("doc")
+    extends = _setting("extends")
     quarantine = _setting("quarantine")
     snapshot = _setting("snapshot")
     on_failure = _setting("on_failure")
@@ -159,25 +139,25 @@ class TreeBuilder(Transformer[Token, Any]):
     cooldown = _setting("cooldown")
 
     def features(self, meta: Meta, children: Sequence[Any]) -> nodes.Features:
-        return nodes.Features(tuple(children), _span(meta))
+        return nodes.Features(tuple(children), span_of_rule(meta))
 
     def alarm(self, meta: Meta, children: Sequence[Any]) -> nodes.Rate:
-        return nodes.Rate(self._number(children[0]), children[1], _span(meta))
+        return nodes.Rate(self._number(children[0]), children[1], span_of_rule(meta))
 
     budget = alarm
 
     def hold(self, meta: Meta, children: Sequence[Any]) -> nodes.Hold:
         count = self._number(children[0]) if len(children) == 2 else None
-        return nodes.Hold(count, children[-1], _span(meta))
+        return nodes.Hold(count, children[-1], span_of_rule(meta))
 
     def enter(self, meta: Meta, children: Sequence[Any]) -> nodes.Condition:
-        return nodes.Condition("enter", children[0], children[1] if len(children) > 1 else None, _span(meta))
+        return nodes.Condition("enter", children[0], children[1] if len(children) > 1 else None, span_of_rule(meta))
 
     def leave(self, meta: Meta, children: Sequence[Any]) -> nodes.Condition:
-        return nodes.Condition("leave", children[0], children[1] if len(children) > 1 else None, _span(meta))
+        return nodes.Condition("leave", children[0], children[1] if len(children) > 1 else None, span_of_rule(meta))
 
     def each(self, meta: Meta, children: Sequence[Any]) -> nodes.Each:
-        return nodes.Each(children[0], children[1], _span(meta))
+        return nodes.Each(children[0], children[1], span_of_rule(meta))
 
     # Actions
 
@@ -185,32 +165,45 @@ class TreeBuilder(Transformer[Token, Any]):
         return children[0]
 
     def skip(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
-        return nodes.Do("skip", _span(meta))
+        return nodes.Do("skip", span_of_rule(meta))
 
     def halt(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
-        return nodes.Do("halt", _span(meta))
+        return nodes.Do("halt", span_of_rule(meta))
 
     def clip(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
-        return nodes.Do("clip", _span(meta), children[0])
+        return nodes.Do("clip", span_of_rule(meta), children[0])
 
     def rollback(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
-        return nodes.Do("rollback", _span(meta), children[0])
+        return nodes.Do("rollback", span_of_rule(meta), children[0])
 
     def scale_lr(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
-        return nodes.Do("scale_lr", _span(meta), children[0], children[1] if len(children) > 1 else None)
+        return nodes.Do("scale_lr", span_of_rule(meta), children[0], children[1] if len(children) > 1 else None)
 
     def restore(self, meta: Meta, children: Sequence[nodes.Duration]) -> nodes.Duration:
         return children[0]
 
     def freeze(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
-        return nodes.Do("freeze", _span(meta), children[0], by=_word(children[1]))
+        share, group, by = children
+        return nodes.Do("freeze", span_of_rule(meta), share, by=word_of(by), group=group)
+
+    def group(self, meta: Meta, children: Sequence[Token]) -> nodes.Word | None:
+        return word_of(children[0]) if children else None
+
+    def reset_moments(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
+        return nodes.Do("reset_moments", span_of_rule(meta))
+
+    def checkpoint(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
+        return nodes.Do("checkpoint", span_of_rule(meta))
+
+    def plugin(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
+        return nodes.Do(str(children[0]), span_of_rule(meta), children[1] if len(children) > 1 else None)
 
     # Limits
 
     def _limit(self, name: str, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
         budget = children[-1] if isinstance(children[-1], nodes.Rate) else None
         values = [self._number(child) if isinstance(child, Token) else child for child in children]
-        return nodes.Limit(name, tuple(v for v in values if not isinstance(v, nodes.Rate)), budget, _span(meta))
+        return nodes.Limit(name, tuple(v for v in values if not isinstance(v, nodes.Rate)), budget, span_of_rule(meta))
 
     def limit_scale_lr(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
         return self._limit("scale_lr", meta, children)
@@ -227,43 +220,80 @@ class TreeBuilder(Transformer[Token, Any]):
     def limit_freeze(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
         return self._limit("freeze", meta, children)
 
+    def limit_reset_moments(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
+        return self._limit("reset_moments", meta, children)
+
+    def limit_checkpoint(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
+        return self._limit("checkpoint", meta, children)
+
+    def limit_plugin(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
+        return self._limit(str(children[0]), meta, children[1:])
+
     def limit_intervene(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
         return self._limit("intervene", meta, children)
 
     # Statements
 
+    def note(self, meta: Meta, children: Sequence[Token]) -> nodes.Note:
+        return nodes.Note(word_of(children[-2]), unquote(children[-1]), span_of_rule(meta))
+
+    def noted(self, meta: Meta, children: Sequence[Any]) -> nodes.Statement:
+        return cast(nodes.Statement, evolve(children[-1], notes=tuple(children[:-1])))
+
+    def importing(self, meta: Meta, children: Sequence[Token]) -> nodes.Import:
+        return nodes.Import(unquote(children[0]), span_of_rule(meta))
+
+    def globs(self, meta: Meta, children: Sequence[Token]) -> tuple[nodes.Word, ...]:
+        return tuple(unquote(token) for token in children)
+
+    def excepted(self, meta: Meta, children: Sequence[Any]) -> tuple[nodes.Word, ...]:
+        return cast(tuple[nodes.Word, ...], children[0])
+
+    def layers(self, meta: Meta, children: Sequence[Any]) -> nodes.Layers:
+        excepted = children[2] if len(children) > 2 else ()
+        return nodes.Layers(word_of(children[0]), children[1], excepted, span_of_rule(meta))
+
     def policy(self, meta: Meta, children: Sequence[Any]) -> nodes.Policy:
-        return nodes.Policy(_word(children[0]), tuple(children[1:]), _span(meta))
+        return nodes.Policy(word_of(children[0]), tuple(children[1:]), span_of_rule(meta))
 
     def param(self, meta: Meta, children: Sequence[Any]) -> nodes.Param:
         name, unit, low, high, value = children
-        return nodes.Param(_word(name), _word(unit), low, high, value, _span(meta))
+        return nodes.Param(word_of(name), word_of(unit), low, high, value, span_of_rule(meta))
 
     def signal(self, meta: Meta, children: Sequence[Any]) -> nodes.Signal:
-        return nodes.Signal(_word(children[0]), children[1], tuple(children[2:]), _span(meta))
+        return nodes.Signal(word_of(children[0]), children[1], tuple(children[2:]), span_of_rule(meta))
 
     def let(self, meta: Meta, children: Sequence[Any]) -> nodes.Let:
-        return nodes.Let(_word(children[0]), children[1], _span(meta))
+        return nodes.Let(word_of(children[0]), children[1], span_of_rule(meta))
 
     def risk(self, meta: Meta, children: Sequence[Any]) -> nodes.Risk:
-        return nodes.Risk(_word(children[0]), tuple(children[1:]), _span(meta))
+        return nodes.Risk(word_of(children[0]), tuple(children[1:]), span_of_rule(meta))
 
     def reflex(self, meta: Meta, children: Sequence[Any]) -> nodes.Reflex:
-        return nodes.Reflex(_word(children[0]), children[1], tuple(children[2:]), _span(meta))
+        return nodes.Reflex(word_of(children[0]), children[1], tuple(children[2:]), span_of_rule(meta))
 
     def levels(self, meta: Meta, children: Sequence[Any]) -> nodes.Levels:
-        return nodes.Levels(tuple(_word(token) for token in children), _span(meta))
+        return nodes.Levels(tuple(word_of(token) for token in children), span_of_rule(meta))
 
     def level(self, meta: Meta, children: Sequence[Any]) -> nodes.Level:
-        return nodes.Level(_word(children[0]), tuple(children[1:]), _span(meta))
+        return nodes.Level(word_of(children[0]), tuple(children[1:]), span_of_rule(meta))
 
     def limits(self, meta: Meta, children: Sequence[Any]) -> nodes.Limits:
-        return nodes.Limits(tuple(children), _span(meta))
+        return nodes.Limits(tuple(children), span_of_rule(meta))
+
+    def require(self, meta: Meta, children: Sequence[Any]) -> nodes.Require:
+        hold = children[1] if isinstance(children[1], nodes.Hold) else None
+        return nodes.Require(children[0], hold, children[-1], span_of_rule(meta))
+
+    def otherwise_alert(self, meta: Meta, children: Sequence[Token]) -> nodes.Otherwise:
+        severity = next((word_of(token) for token in children if token.type == "NAME"), None)
+        message = next((unquote(token) for token in children if token.type == "STRING"), None)
+        return nodes.Otherwise(severity, message, span_of_rule(meta))
 
     def alert(self, meta: Meta, children: Sequence[Any]) -> nodes.Alert:
         hold = children[3] if isinstance(children[3], nodes.Hold) else None
-        name, severity = _word(children[0]), _word(children[1])
-        return nodes.Alert(name, severity, children[2], hold, unquote(children[-1]), _span(meta))
+        name, severity = word_of(children[0]), word_of(children[1])
+        return nodes.Alert(name, severity, children[2], hold, unquote(children[-1]), span_of_rule(meta))
 
 
 def _binary(op: str, left: nodes.Expression, right: nodes.Expression) -> nodes.Binary:

@@ -78,6 +78,15 @@ Duration = Number | Reference
 
 
 @frozen
+class Note:
+    """`@NAME("text")` before a statement or a clause."""
+
+    name: Word
+    text: Word
+    span: Span
+
+
+@frozen
 class Hold:
     """`for COUNT of WINDOW`; without a count the condition must hold throughout."""
 
@@ -93,6 +102,7 @@ class Setting:
     name: str
     value: Word | Number | Reference | None
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -103,6 +113,7 @@ class Condition:
     expression: Expression
     hold: Hold | None
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -126,13 +137,18 @@ class Rate:
 
 @frozen
 class Do:
-    """An action asked for; `value` is its amount, `by` the layer statistic of `freeze`."""
+    """An action asked for; `value` is its amount, `by` and `group` the layers of `freeze`.
+
+    A plugin's action has the plugin's own name.
+    """
 
     name: str
     span: Span
     value: Expression | None = None
     restore: Duration | None = None
     by: Word | None = None
+    group: Word | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -142,6 +158,7 @@ class Each:
     every: Duration
     action: Do
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -152,6 +169,7 @@ class Limit:
     values: tuple[Expression, ...]
     budget: Rate | None
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -161,6 +179,7 @@ class Policy:
     name: Word
     clauses: tuple[Setting, ...]
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -173,6 +192,7 @@ class Param:
     high: Expression
     value: Expression
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -183,6 +203,7 @@ class Signal:
     source: Reference
     clauses: tuple[Setting, ...]
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -192,6 +213,7 @@ class Let:
     name: Word
     expression: Expression
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -201,6 +223,7 @@ class Risk:
     name: Word
     clauses: tuple[Setting | Features | Rate, ...]
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -211,6 +234,7 @@ class Reflex:
     condition: Expression
     actions: tuple[Do, ...]
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -219,6 +243,7 @@ class Levels:
 
     names: tuple[Word, ...]
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -228,6 +253,7 @@ class Level:
     name: Word
     clauses: tuple[Condition | Setting | Do | Each, ...]
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -236,6 +262,7 @@ class Limits:
 
     entries: tuple[Limit, ...]
     span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -248,6 +275,118 @@ class Alert:
     hold: Hold | None
     message: Word
     span: Span
+    notes: tuple[Note, ...] = ()
+
+
+@frozen
+class Import:
+    """`import "PATH"`: declarations of another file."""
+
+    path: Word
+    span: Span
+    notes: tuple[Note, ...] = ()
+
+
+@frozen
+class Layers:
+    """`layers NAME = "GLOB", ... except "GLOB", ...`."""
+
+    name: Word
+    globs: tuple[Word, ...]
+    excepted: tuple[Word, ...]
+    span: Span
+    notes: tuple[Note, ...] = ()
+
+
+@frozen
+class Require:
+    """`require CONDITION else ...`: what to do where the condition does not hold."""
+
+    expression: Expression
+    hold: Hold | None
+    otherwise: Do | Otherwise
+    span: Span
+    notes: tuple[Note, ...] = ()
+
+
+@frozen
+class Otherwise:
+    """`else alert [SEVERITY] ["MESSAGE"]`."""
+
+    severity: Word | None
+    message: Word | None
+    span: Span
+
+
+@frozen
+class Sample:
+    """A stretch of a test's series: `kind` is `value`, `missing`, `ramp` or `noise`; `repeat` its length.
+
+    `values` has the value, the ramp's two ends, or the noise's mean and spread; `seed` is the noise's.
+    """
+
+    kind: str
+    values: tuple[float, ...]
+    repeat: int
+    span: Span
+    seed: int = 0
+
+
+@frozen
+class Given:
+    """`given NAME = SERIES`."""
+
+    name: Reference
+    series: tuple[Sample, ...]
+    span: Span
+
+
+@frozen
+class Subject:
+    """What a test counts: an action (`kind` is `action`), a reflex or an alert."""
+
+    kind: str
+    name: Word
+    span: Span
+
+
+@frozen
+class Moment:
+    """When an expectation holds: `throughout`, `at` a step, or `within` steps after a step."""
+
+    kind: str
+    span: Span
+    step: int = 0
+    within: Duration | None = None
+
+
+@frozen
+class Expect:
+    """One expectation of a test.
+
+    `kind` is `count` (the subject happens between `least` and `most` times; None: no bound),
+    `level` (the level is `word` at the moment) or `value` (`word op value` at the moment).
+    """
+
+    kind: str
+    span: Span
+    subject: Subject | None = None
+    least: int | None = None
+    most: int | None = None
+    word: Word | None = None
+    op: str = ""
+    value: float = 0.0
+    moment: Moment | None = None
+
+
+@frozen
+class Test:
+    """`test "NAME" { given ... expect ... }`."""
+
+    name: Word
+    clauses: tuple[Given | Expect, ...]
+    span: Span
+    notes: tuple[Note, ...] = ()
 
 
 @frozen
@@ -258,7 +397,9 @@ class Edition:
     span: Span
 
 
-Statement = Policy | Param | Signal | Let | Risk | Reflex | Levels | Level | Limits | Alert
+Statement = (
+    Import | Policy | Param | Signal | Layers | Let | Risk | Reflex | Levels | Level | Limits | Require | Alert | Test
+)
 
 
 @frozen

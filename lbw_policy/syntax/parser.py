@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
+import re
 
 from attrs import frozen
 from lark import Lark, Token, Tree
+from lark.lexer import BasicLexer
 
 from lbw_policy.diagnostics import Diagnostic, Source, Span
-from lbw_policy.resources import grammar_path
-from lbw_policy.syntax import nodes
-from lbw_policy.syntax.build import TreeBuilder, span_of
+from lbw_policy.syntax import grammar, nodes
+from lbw_policy.syntax.build import TreeBuilder
 from lbw_policy.syntax.recovery import STATEMENTS, Driver
+from lbw_policy.syntax.words import span_of
 
-MAX_CHARACTERS = 1_000_000
+MAX_CHARACTERS = 256_000
 MAX_NESTING = 50
 _DECLARING = frozenset({"PARAM", "SIGNAL", "LET", "RISK", "REFLEX", "LEVEL", "ALERT"})
 
@@ -33,8 +36,8 @@ class Parsed:
 
 
 def parse(source: Source) -> Parsed:
-    """Read a policy text; never raises on any text."""
-    refusal = _refuse(source)
+    """Read a policy text, of several files the last one; never raises on any text."""
+    refusal = _refuse(source.part_at(source.begin)[1])
     tokens, strays = ([], []) if refusal else _tokens(source)
     refusal = refusal or _too_deep(source, tokens)
     if refusal:
@@ -53,9 +56,11 @@ def _with_plain_tree(raw: Tree[Token] | None) -> Tree[Token]:
 
 @functools.cache
 def _lark() -> Lark:
-    # A basic lexer: the contextual one reads `cooldownx` as `cooldown` and `x` where no name fits.
-    grammar = grammar_path().read_text(encoding="utf-8")
-    return Lark(grammar, parser="lalr", lexer="basic", propagate_positions=True, maybe_placeholders=False)
+    lark = grammar.parser()
+    whole = copy.copy(lark.lexer_conf)
+    whole.ignore, whole.skip_validation = (), True
+    lark.lexer = BasicLexer(whole)  # gives comments and strays too; lark itself would make one for each text
+    return lark
 
 
 def _refuse(source: Source) -> Diagnostic | None:
@@ -64,10 +69,11 @@ def _refuse(source: Source) -> Diagnostic | None:
     if len(text) > MAX_CHARACTERS:
         message = f"expected a policy of at most {MAX_CHARACTERS:_} characters, found {len(text):_}"
         return Diagnostic("LBW003", message, source, help="split the policy, or check that this is the right file")
-    bad = next((i for i, char in enumerate(text) if char < " " and char not in "\t\r\n\f"), None)
-    if bad is not None:
-        message = f"expected text, found the control character U+{ord(text[bad]):04X}"
-        return Diagnostic("LBW004", message, source, Span(bad, bad + 1), "this looks like a binary file")
+    bad = _CONTROL.search(text)
+    if bad:
+        message = f"expected text, found the control character U+{ord(bad[0]):04X}"
+        span = Span(bad.start(), bad.end())
+        return Diagnostic("LBW004", message, source, span, "remove it, or check that this is a text file")
     if not text.strip():
         message = "expected a policy, found an empty text"
         return Diagnostic("LBW005", message, source, help="start with `lbw 1` and `policy NAME { }`")
@@ -75,12 +81,20 @@ def _refuse(source: Source) -> Diagnostic | None:
 
 
 def _too_deep(source: Source, tokens: list[Token]) -> Diagnostic | None:
+    outer: list[int] = []
     depth = 0
-    for token in tokens:
-        if token.type in {"LPAR", "NOT"} or token == "-":
+    for token, following in itertools.pairwise([*tokens, Token("$END", "")]):
+        if token.type == "LPAR":
+            outer.append(depth)
             depth += 1
-        elif token.type in {"RPAR", "RBRACE"} or token.type in STATEMENTS:
-            depth = max(0, depth - 1) if token.type == "RPAR" else 0
+        elif token.type in {"NOT", "PLUS"}:
+            depth += 1
+        elif token.type in STATEMENTS:
+            outer.clear()
+            depth = 0
+        elif token.type == "RPAR" or following.type != "LPAR":  # an operand ends the signs before it
+            del outer[len(outer) - (token.type == "RPAR" and bool(outer)) :]
+            depth = outer[-1] + 1 if outer else 0
         if depth > MAX_NESTING:
             message = f"expected at most {MAX_NESTING} nested parentheses and signs, found more"
             return Diagnostic("LBW106", message, source, span_of(token), "name the inner parts with `let`")
@@ -90,12 +104,12 @@ def _too_deep(source: Source, tokens: list[Token]) -> Diagnostic | None:
 def _tokens(source: Source) -> tuple[list[Token], list[Diagnostic]]:
     """Return the tokens of a text, and a finding for each stretch that is no token."""
     strays: list[Token] = []
-    lark = _lark()
     tokens: list[Token] = []
-    for token in lark.lex(source.text, dont_ignore=True):
-        if token.type in {"STRAY", "UNTERMINATED"}:
+    for token in _lark().lex(source.part_at(source.begin)[1].text):
+        _shift(token, source.begin)
+        if token.type in {"STRAY", "SLASHES", "UNTERMINATED"}:
             strays.append(token)
-            if meant := _MEANT.get(str(token)):
+            if meant := _meant(token):
                 tokens.append(Token.new_borrow_pos(meant, str(token), token))
         elif token.type not in {"COMMENT", "SPACE"}:
             tokens.append(token)
@@ -103,7 +117,18 @@ def _tokens(source: Source) -> tuple[list[Token], list[Diagnostic]]:
 
 
 _MOST_STRAYS = 50
+# What a reader does not see, or sees in another place than the parser: a policy must read as it runs.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]|\r(?!\n)")
 _MEANT = {"&&": "AND", "||": "OR", "!": "NOT"}
+
+
+def _meant(token: Token) -> str | None:
+    """Return what a stretch that is no token most likely stands for, so that reading can go on."""
+    if token.type == "UNTERMINATED" or (token[0] == "'" and len(token) > 1):
+        return "STRING"
+    return _MEANT.get(str(token))
+
+
 _ADVICE = {
     "&&": "write `and`",
     "||": "write `or`",
@@ -116,14 +141,46 @@ _ADVICE = {
 }
 
 
+def _shift(token: Token, by: int) -> None:
+    """Count a token's place from the start of the joined text."""
+    if by:
+        token.start_pos, token.end_pos = ((at or 0) + by for at in (token.start_pos, token.end_pos))
+
+
 def _stray(source: Source, token: Token) -> Diagnostic:
     if token.type == "UNTERMINATED":
         return Diagnostic("LBW102", "unterminated text", source, span_of(token), 'close it with `"` on the same line')
-    message = f"unexpected character `{token}`"
-    return Diagnostic("LBW101", message, source, span_of(token), _ADVICE.get(str(token)))
+    if token.type == "SLASHES":
+        return Diagnostic("LBW101", "unexpected `//`", source, span_of(token), "a comment begins with `#`")
+    if len(token) > 1 and token[0] == "'":
+        message, advice = "expected text in double quotes, found single ones", _ADVICE["'"]
+        return Diagnostic("LBW101", message, source, span_of(token), advice)
+    shown = f"`{token}`" if token.isprintable() else f"U+{ord(token[0]):04X}"
+    return Diagnostic("LBW101", f"unexpected character {shown}", source, span_of(token), _ADVICE.get(str(token)))
 
 
 def _declared(tokens: list[Token]) -> frozenset[str]:
     pairs = itertools.pairwise(tokens)
     names = {str(name) for word, name in pairs if word.type in _DECLARING}
     return frozenset(names)
+
+
+# What an editor asks
+
+
+def built() -> Lark:
+    """Return the built parser, whose terminals and rules are the words of the language."""
+    return _lark()
+
+
+def lexemes(text: str) -> list[Token]:
+    """Return every token of a text, comments, blanks and strays too; none of a text too long to read."""
+    return list(_lark().lex(text)) if len(text) <= MAX_CHARACTERS else []
+
+
+def kinds_after(text: str) -> frozenset[str]:
+    """Return the kinds of token that may follow a text that breaks off."""
+    source = Source("<text>", text)
+    if len(text) > MAX_CHARACTERS:
+        return frozenset()
+    return Driver(_lark(), source).kinds_after(_tokens(source)[0])

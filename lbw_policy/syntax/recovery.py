@@ -1,8 +1,9 @@
 """Drives the LALR parser token by token: soft keywords, and panic-mode recovery from errors.
 
 A keyword that only options use may also be a name: where the parser cannot take it as a keyword it
-is offered as a name. On an error the parser goes on at the next word that opens a statement, so
-that one mistake neither hides nor invents another.
+is offered as a name. A small mistake is mended (a misspelt word, a wrong sign, one missing word);
+after a larger one the parser goes on at the next word that opens a statement. So one mistake neither
+hides nor invents another. What is put in where something is missing has the empty text.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from lark.exceptions import UnexpectedToken
 from lark.parsers.lalr_analysis import Shift
 
 from lbw_policy.diagnostics import Diagnostic, Source, Span, nearest
-from lbw_policy.syntax.build import span_of
+from lbw_policy.syntax.words import span_of
 
 TOP = frozenset(
-    {"POLICY", "PARAM", "SIGNAL", "LET", "RISK", "REFLEX", "LEVELS", "LEVEL", "LIMITS", "ALERT"},
+    {"IMPORT", "POLICY", "PARAM", "SIGNAL", "LET", "RISK", "REFLEX", "LEVELS", "LEVEL", "LIMITS", "REQUIRE", "ALERT",
+     "TEST"},  # fmt: skip
 )
-INNER = frozenset({"ENTER", "LEAVE", "STAY", "COOLDOWN", "DO", "EACH"})
+INNER = frozenset({"ENTER", "LEAVE", "STAY", "COOLDOWN", "DO", "EACH", "GIVEN", "EXPECT"})
 STATEMENTS = TOP | INNER
 RESERVED = STATEMENTS | {"WHEN", "AND", "OR", "NOT", "FOR"}
 MOST_ERRORS = 50
@@ -45,6 +47,10 @@ _PHRASES = {
     "$END": "the end of the file",
     "__ANON_0": "`->`",
 }
+_SUBSTITUTES = (("=", "COMPARE", "=="), ("=", "COLON", ":"), (":", "EQUAL", "="), ("==", "EQUAL", "="),
+                (",", "__ANON_0", "->"), (">", "__ANON_0", "->"))  # fmt: skip
+"""What is often written, the token that is meant, and how it is written."""
+_UNITS = frozenset({"STEP", "STEPS"})
 _OPERATORS = frozenset({"COMPARE", "PLUS", "TIMES", "AND", "OR", "DOT"})
 _OPERAND = frozenset({"NAME", "NUMBER", "LPAR"})
 
@@ -60,13 +66,22 @@ class Driver:
         self._table: Any = self._state.parse_conf.states
         self._open: list[Token] = []
         self._keywords = {t.pattern.value: t.name for t in lark.terminals if t.pattern.type == "str"}
+        words = {kind for word, kind in self._keywords.items() if word.isidentifier()}
+        self._soft = frozenset(words - RESERVED)
 
     def run(self, tokens: list[Token]) -> Tree[Token] | None:
         """Feed all tokens and return the tree, or None where nothing could be made of the text."""
         at = 0
         while at < len(tokens) and len(self.diagnostics) < MOST_ERRORS:
             at = self._take(tokens, at)
-        return self._finish()
+        return self._finish(tokens)
+
+    def kinds_after(self, tokens: list[Token]) -> frozenset[str]:
+        """Feed the tokens of a text that breaks off and return the kinds of token that may follow."""
+        at = 0
+        while at < len(tokens) and len(self.diagnostics) < MOST_ERRORS:
+            at = self._take(tokens, at)
+        return frozenset(self._parser.accepts())
 
     def _take(self, tokens: list[Token], at: int) -> int:
         """Feed one token, or recover from it; return the index of the next one to feed."""
@@ -77,26 +92,37 @@ class Driver:
         return self._recover(tokens, at)
 
     def _soften(self, token: Token) -> Token:
-        soft = token.type in self._keywords.values() and str(token).isidentifier() and token.type not in RESERVED
-        if soft and not self._accepts(token.type) and self._accepts("NAME"):
+        if token.type in self._soft and not self._accepts(token.type) and self._accepts("NAME"):
             return Token.new_borrow_pos("NAME", str(token), token)
         return token
 
     def _accepts(self, kind: str) -> bool:
         return self._can_take(self._state.state_stack, kind)
 
-    def _can_take(self, stack: list[int], kind: str) -> bool:
-        """Tell exactly, by simulation: a LALR table alone merges contexts and promises too much."""
+    def _after(self, stack: list[int], kind: str) -> list[int] | None:
+        """Return the stack after a token, or None if it is refused.
+
+        Exact, by simulation: a LALR table alone merges contexts and promises too much.
+        """
         states = list(stack)
         while kind != "$END" or states[-1] != self._state.parse_conf.end_state:
             action, argument = self._table[states[-1]].get(kind, (None, None))
             if action is None:
-                return False
+                return None
             if action is Shift:
-                return True
+                return [*states, argument]
             del states[len(states) - len(argument.expansion) :]
             states.append(self._table[states[-1]][argument.origin.name][1])
-        return True
+        return states
+
+    def _can_take(self, stack: list[int], kind: str) -> bool:
+        return self._after(stack, kind) is not None
+
+    def _leads_to(self, kind: str, token: Token) -> bool:
+        """Tell whether the parser takes a token of this kind, and then the given one."""
+        states = self._after(self._state.state_stack, kind)
+        kinds = (token.type, "NAME") if token.type in self._soft else (token.type,)
+        return states is not None and any(self._can_take(states, kind) for kind in kinds)
 
     def _feed(self, token: Token) -> bool:
         if token.type == "LBRACE":
@@ -110,10 +136,16 @@ class Driver:
 
     def _recover(self, tokens: list[Token], at: int) -> int:
         token = tokens[at]
+        if self._rename(tokens, at) or self._substitute(tokens, at):
+            return at + 1
         if token.type in TOP and self._open:
             return self._close(token, at)
-        if token.type == "NAME" and self._mend(token):
+        if token.type == "RBRACE" and not self._open:
+            return self._surplus(tokens, at)
+        if token.type == "NAME" and self._respell(token):
             return at + 1
+        if self._insert(tokens, at):
+            return at
         self._report(tokens, at)
         following = self._synchronise(tokens, at + (token.type not in STATEMENTS | {"RBRACE"}))
         # A token that nothing on the stack can take would be met again for ever.
@@ -128,11 +160,63 @@ class Driver:
         line = self.source.position(span_of(token).start)[0]
         message = f"unclosed block: expected `}}` before `{token}` on line {line}"
         self._add("LBW103", message, span_of(opened), "close the block with `}`")
-        self._unwind("RBRACE")
-        self._state.feed_token(Token("RBRACE", "}", start_pos=token.start_pos, end_pos=token.start_pos))
+        self._shut(span_of(token).start, token.type)
         return at
 
-    def _mend(self, token: Token) -> bool:
+    def _shut(self, place: int, following: str) -> None:
+        """Close the block that was left open; one that cannot end here is dropped with its statement."""
+        self._unwind("RBRACE")
+        if self._accepts("RBRACE"):
+            self._state.feed_token(Token("RBRACE", "}", start_pos=place, end_pos=place))
+        else:
+            self._unwind(following)
+
+    def _surplus(self, tokens: list[Token], at: int) -> int:
+        """A `}` outside of every block: say so once, however many there are."""
+        self._add("LBW100", "`}` closes nothing", span_of(tokens[at]), "remove it, or look for a `{` left out above")
+        while at < len(tokens) and tokens[at].type == "RBRACE":
+            at += 1
+        return at
+
+    def _rename(self, tokens: list[Token], at: int) -> bool:
+        """Read a reserved word that stands where a name would fit as that name, and say so."""
+        following = tokens[at + 1] if at + 1 < len(tokens) else Token("$END", "")
+        if tokens[at].type not in RESERVED or not self._leads_to("NAME", following):
+            return False
+        self._report(tokens, at)
+        return self._feed(Token.new_borrow_pos("NAME", str(tokens[at]), tokens[at]))
+
+    def _substitute(self, tokens: list[Token], at: int) -> bool:
+        """Read a sign that is often mistaken for another as the one that fits here, and say so."""
+        fitting = ((kind, sign) for found, kind, sign in _SUBSTITUTES if tokens[at] == found and self._accepts(kind))
+        kind, sign = next(fitting, ("", ""))
+        if not kind:
+            return False
+        use = " to compare" if kind == "COMPARE" else ""
+        self._add("LBW100", f"expected {self._expected()}, found `{tokens[at]}`", span_of(tokens[at]),
+                  f"write `{sign}`{use}")  # fmt: skip
+        return self._feed(Token.new_borrow_pos(kind, sign, tokens[at]))
+
+    def _insert(self, tokens: list[Token], at: int) -> bool:
+        """Put in the one thing that is missing, if the parse then goes on at the same token; and say so."""
+        token = tokens[at] if at < len(tokens) else Token("$END", "")
+        kind = next((kind for kind in self._insertable(tokens, at) if self._leads_to(kind, token)), None)
+        if kind is None:
+            return False
+        self._report_missing(tokens, at, kind)
+        end = self._end_before(tokens, at)
+        return self._feed(Token(kind, "", start_pos=end, end_pos=end))
+
+    def _insertable(self, tokens: list[Token], at: int) -> list[str]:
+        accepted = self._parser.accepts()
+        operator = at < len(tokens) and tokens[at].type in _OPERATORS - {"AND", "OR"}
+        if at and tokens[at - 1].type == "NUMBER" and not accepted >= {"TIMES"}:
+            return [kind for kind in ("STEPS",) if kind in accepted]
+        if "NAME" in accepted:
+            return [] if operator else ["NAME"]
+        return ["RPAR"] if "RPAR" in accepted else list(accepted - {"NUMBER"}) if len(accepted) == 1 else []
+
+    def _respell(self, token: Token) -> bool:
         """Read a misspelt keyword as the one that fits here, and say so."""
         words = {word: kind for word, kind in self._keywords.items() if word.isidentifier()}
         fitting = [word for word, kind in words.items() if self._accepts(kind)]
@@ -155,6 +239,8 @@ class Driver:
             at += 1
         if at < len(tokens) and not (tokens[at].type in TOP and self._open):
             self._unwind(tokens[at].type)
+        if at == len(tokens) and not self._open:
+            self._unwind("$END")
         return at
 
     def _unwind(self, kind: str) -> None:
@@ -167,15 +253,42 @@ class Driver:
 
     # Reports
 
-    def _report(self, tokens: list[Token], at: int) -> None:
-        token = tokens[at]
-        self._add("LBW100", f"expected {self._expected()}, found `{token}`", span_of(token), self._advice(tokens, at))
+    def _report(self, tokens: list[Token], at: int, *, missing: bool = False) -> None:
+        """Say what was expected; where something is missing at the end of a line, say so there."""
+        end = self._end_before(tokens, at)
+        found, span = f", found {_quoted(tokens, at)}", Span(end, end)
+        if at < len(tokens) and not (missing and "\n" in self.source.text[end : span_of(tokens[at]).start]):
+            span = span_of(tokens[at])
+        elif at < len(tokens):
+            found = f" after `{_short(tokens[at - 1])}`"
+        self._add("LBW100", f"expected {self._expected()}{found}", span, self._advice(tokens, at))
+
+    def _report_missing(self, tokens: list[Token], at: int, kind: str) -> None:
+        if kind == "STEPS":
+            number = tokens[at - 1]
+            self._add("LBW100", f"expected a duration, found `{number}`", span_of(number),
+                      f"write the unit: `{number} steps`")  # fmt: skip
+        elif kind == "RPAR":
+            before = _quoted(tokens, at)
+            opened = self._unclosed(tokens[:at])
+            self._add("LBW103", f"unclosed parenthesis: expected `)` before {before}", opened, "close it with `)`")
+        else:
+            self._report(tokens, at, missing=True)
+
+    def _unclosed(self, tokens: list[Token]) -> Span:
+        depth = 0
+        for token in reversed(tokens):
+            depth += (token.type == "RPAR") - (token.type == "LPAR")
+            if depth < 0:
+                return span_of(token)
+        return Span(0, 0)
+
+    def _end_before(self, tokens: list[Token], at: int) -> int:
+        return span_of(tokens[at - 1]).end if at else self.source.begin
 
     def _advice(self, tokens: list[Token], at: int) -> str | None:
-        token = tokens[at]
-        if token == "=" and self._accepts("COMPARE"):
-            return "write `==` to compare"
-        if token.type in RESERVED and self._accepts("NAME"):
+        token = tokens[at] if at < len(tokens) else Token("$END", "")
+        if token.type in RESERVED and self._leads_to("NAME", tokens[at + 1] if at + 1 < len(tokens) else token):
             return f"`{token}` is a word of the language and cannot be a name"
         if token.type == "NAME" and at and tokens[at - 1].type == "NUMBER":
             return "a number may carry `%` or `steps`"
@@ -189,12 +302,13 @@ class Driver:
             accepted -= _OPERAND | {"NOT", "PLUS", "PERCENT"}
         elif accepted >= {"TIMES"}:
             phrases.append("an operator")
-            accepted -= _OPERATORS
+            accepted -= _OPERATORS | _UNITS | {"LPAR"}
         if accepted >= TOP:
-            phrases.append("a statement such as `signal` or `level`")
-            accepted -= TOP
+            phrases.append("a statement")
+            accepted -= TOP | {"LAYERS", "$END", "DOT"}
+        accepted -= {"STEP"}
         words = {word for word, kind in self._keywords.items() if kind in accepted and word.isidentifier()}
-        phrases += [f"`{word}`" for word in sorted(words)]
+        phrases += ["`at most`" if word == "at" else f"`{word}`" for word in sorted(words)]
         phrases += [_PHRASES[kind] for kind in sorted(accepted) if kind in _PHRASES]
         return _one_of(phrases or ["the end of the file"])
 
@@ -203,22 +317,33 @@ class Driver:
 
     # End of the text
 
-    def _finish(self) -> Tree[Token] | None:
+    def _finish(self, tokens: list[Token]) -> Tree[Token] | None:
         end = len(self.source.text.rstrip())
         while self._open and len(self.diagnostics) < MOST_ERRORS:
             opened = self._open.pop()
             self._add("LBW103", "unclosed block: expected `}` before the end of the file", span_of(opened),
                       "close the block with `}`")  # fmt: skip
-            self._unwind("RBRACE")
-            self._feed(Token("RBRACE", "}", start_pos=end, end_pos=end))
-        if not self._accepts("$END") and len(self.diagnostics) < MOST_ERRORS:
-            message = f"expected {self._expected()}, found the end of the file"
-            self._add("LBW100", message, Span(max(0, end - 1), end), None)
+            self._shut(end, "$END")
+        while not self._accepts("$END") and len(self.diagnostics) < MOST_ERRORS:
+            if not self._insert(tokens, len(tokens)):
+                self._report(tokens, len(tokens))
+                break
         self._unwind("$END")
         try:
             return self._parser.feed_eof()  # type: ignore[no-any-return]
         except UnexpectedToken:
             return None
+
+
+def _short(token: Token) -> str:
+    return str(token) if len(token) <= _MOST_SHOWN else f"{token[:_MOST_SHOWN]}..."
+
+
+_MOST_SHOWN = 40
+
+
+def _quoted(tokens: list[Token], at: int) -> str:
+    return f"`{_short(tokens[at])}`" if at < len(tokens) else "the end of the file"
 
 
 def _one_of(phrases: list[str]) -> str:
