@@ -1,0 +1,1 @@
+"""What editors need: highlighting, and the language server. Pure: no torch, river or numpy."""
