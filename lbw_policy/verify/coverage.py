@@ -1,0 +1,89 @@
+"""What a policy's tests made it do, and what they never did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from attrs import frozen
+
+from lbw_policy.limits import Outcome
+from lbw_policy.semantics import policy as p
+from lbw_policy.verify.trace import Moment, Trace
+
+_LIMITS = ("scale_lr", "skip", "clip", "rollback", "freeze", "reset_moments", "checkpoint", "intervene")
+
+_FREE = ("halt", "checkpoint")
+"""What changes nothing in the run, and so takes nothing from the budget of all interventions."""
+
+
+@frozen
+class Coverage:
+    """What can be exercised in a policy, and what of it was: `reflex spike fires`, `limit skip refuses`, ..."""
+
+    everything: tuple[str, ...]
+    exercised: frozenset[str]
+
+    @property
+    def never(self) -> tuple[str, ...]:
+        """What no test made happen, in the order of the policy."""
+        return tuple(one for one in self.everything if one not in self.exercised)
+
+    @property
+    def percent(self) -> float:
+        """The share exercised, in percent; 100 where there is nothing to exercise."""
+        done = len(self.everything) - len(self.never)
+        return 100.0 * done / len(self.everything) if self.everything else 100.0
+
+
+def covered(policy: p.Policy, traces: Iterable[Trace]) -> Coverage:
+    """Return what runs exercised: reflexes fired, levels entered and left, alerts spoken, limits that held back."""
+    everything = tuple(_everything(policy))
+    seen = {one for trace in traces for one in _exercised(policy, trace)}
+    return Coverage(everything, frozenset(seen) & frozenset(everything))
+
+
+def _everything(policy: p.Policy) -> Iterator[str]:
+    yield from (f"reflex {reflex.name} fires" for reflex in policy.reflexes)
+    for level in policy.levels[1:]:
+        yield f"level {level.name} is entered"
+        if level.leave or level.stay:
+            yield f"level {level.name} is left"
+    yield from (f"alert {alert.name} speaks" for alert in policy.alerts)
+    yield from (_holds_back(name) for name in _LIMITS if getattr(policy.limits, name))
+    yield from (_holds_back(limit.name) for limit in policy.limits.custom)
+
+
+def _holds_back(limit: str) -> str:
+    return f"limit {limit} holds back"
+
+
+def _exercised(policy: p.Policy, trace: Trace) -> Iterator[str]:
+    begun: list[int] = []
+    levels = {level.name: rung for rung, level in enumerate(policy.levels)}
+    for moment in trace.moments:
+        yield from _rules(moment, levels)
+        for grant in moment.grants:
+            counts = grant.request.action not in _FREE
+            if grant.outcome is not Outcome.GRANTED:
+                yield _holds_back(grant.request.action)
+                if counts and grant.left == 0 and _spent(policy.limits.intervene, moment.tick, begun):
+                    yield _holds_back("intervene")
+            if counts and moment.begins(grant.request.action):
+                begun.append(moment.tick)
+
+
+def _rules(moment: Moment, levels: Mapping[str, int]) -> Iterator[str]:
+    yield from (f"reflex {name} fires" for name in moment.decision.fired)
+    yield from (f"alert {message.alert} speaks" for message in moment.decision.messages)
+    before, now = moment.decision.previous, moment.decision.level
+    if levels[now] > levels[before]:
+        yield f"level {now} is entered"
+    elif levels[now] < levels[before]:
+        yield f"level {before} is left"
+
+
+def _spent(budget: p.Budget | None, tick: int, begun: list[int]) -> bool:
+    """Tell whether the budget of all interventions is used up at this tick."""
+    if budget is None or len(begun) < budget.count:
+        return False
+    return begun[-budget.count] > tick - budget.window
