@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format grammar clean
 
 demo: $(READY)
 	$(BIN)/lbw demo
@@ -17,10 +17,14 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lbw-check 'policies/*.lbw'
+	$(BIN)/lbw fmt --check 'policies/*.lbw'
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+grammar: $(READY)
+	$(BIN)/python -m lbw_policy.syntax.table
 
 clean:
 	rm -rf $(VENV) dist build demo_out

@@ -276,8 +276,12 @@ _LIMITS = (
     "clip at most 100 per 1_000 steps",
     "rollback at most 50 steps back, at most 3 per 1_000 steps",
     "freeze at most 25% of layers, for at most 200 steps",
+    "reset_moments at most 1 per 1_000 steps",
+    "checkpoint at most 3 per 1_000 steps",
     "intervene at most 150 per 1_000 steps",
 )
+_NO_EXCEPTION, _EXCEPTION = "", ' except "*.c"'
+_NOTES = ("", "", '@why("drawn") ', '@why("so") @id("{}") ')
 
 
 @define
@@ -292,6 +296,7 @@ class _Names:
     conditions: list[str] = field(factory=list)
     risks: list[str] = field(factory=list)
     windows: list[str] = field(factory=lambda: ["64 steps", "128 steps", "1_000 steps"])
+    groups: list[str] = field(factory=list)
 
     def new(self) -> str:
         """Return a name that is not taken; now and then one that is also a word of the language."""
@@ -338,6 +343,7 @@ def _ratio(names: _Names) -> str:
     choices = [
         f"{signal} / median({signal}, {window})",
         f"zscore({signal}, {window})",
+        f"spread({signal}{names.pick('', f', {window}')})",
         f"log({signal})",
         f"slope(zscore({signal}, {window}), {window}) * {window}",
         *names.ratios,
@@ -358,6 +364,7 @@ def _condition(names: _Names, depth: int = 2) -> str:
         f"{_ratio(names)} {compare} {names.pick('3', '-0.5', '1_000', '150%')}",
         f"finite({signal})",
         f"not finite({_ratio(names)})",
+        f"rate({names.pick('interventions', 'skips', 'rollbacks', 'clips')}, {names.window()}) > 3",
         *names.conditions,
         *risks,
     )
@@ -367,7 +374,18 @@ def _hold(names: _Names) -> str:
     return names.pick("", " for 3 of 5 steps", " for 1 step", " for 20 steps")
 
 
+def _repeated(names: _Names) -> str:
+    """Return an action that is done at a moment, not held."""
+    return names.pick("do skip", "do scale_lr by 0.5", "do rollback at most 50 steps", "do checkpoint")
+
+
+def _note(names: _Names) -> str:
+    """Return notes for a statement, or none."""
+    return names.pick(*_NOTES).format(f"id-{len(names.taken)}-{names.new()}")
+
+
 def _action(names: _Names) -> str:
+    groups = names.pick("layers", *names.groups)
     norms = [f"2.5 * median({signal}, {names.window()})" for signal in names.numbers.get("norm", ())]
     restore = names.pick("", " restore over 20 steps")
     return names.pick(
@@ -376,7 +394,9 @@ def _action(names: _Names) -> str:
         f"do clip to {names.pick('1', *norms)}",
         f"do scale_lr by {names.pick('0.5', '50%', f'1 / ({_ratio(names)})')}{restore}",
         f"do rollback at most {names.pick('50 steps', '1 step')}",
-        f"do freeze top {names.pick('10%', '0.25')} of layers by {names.pick('activation_variance', 'grad_norm')}",
+        "do reset_moments",
+        "do checkpoint",
+        f"do freeze top {names.pick('10%', '0.25')} of {groups} by {names.pick('activation_variance', 'grad_norm')}",
     )
 
 
@@ -397,6 +417,10 @@ def _declarations(names: _Names) -> list[str]:
         clauses = names.pick("", " { every 2 steps }", " { missing skip }", " { every 4 steps  missing hold 20 steps }",
                              " { missing unsafe  every 1 step }", " { }")  # fmt: skip
         lines.append(f"signal {name} = {source}{clauses}")
+    for _ in range(names.draw(st.integers(0, 1))):
+        name = names.new()
+        names.groups.append(name)
+        lines.append(f'layers {name} = "*.a.*", "b"{names.pick(_NO_EXCEPTION, _EXCEPTION)}')
     return lines
 
 
@@ -416,9 +440,36 @@ def _levels(names: _Names) -> list[str]:
                    names.pick("", "stay at most 200 steps"),
                    names.pick("", f"leave when {_condition(names)}{_hold(names)}"),
                    *(_action(names) for _ in range(names.draw(st.integers(0, 2)))),
-                   names.pick("", f"each 25 steps {_action(names)}")]  # fmt: skip
+                   names.pick("", f"each 25 steps {_repeated(names)}")]  # fmt: skip
         lines.append(f"level {rung} {{ {'  '.join(names.draw(st.permutations(clauses)))} }}")
     return lines
+
+
+def _requirements(names: _Names) -> list[str]:
+    found = []
+    for _ in range(names.draw(st.integers(0, 2))):
+        otherwise = names.pick(
+            f"{_hold(names)} else alert", f'{_hold(names)} else alert info "x"', f" else {_repeated(names)}"
+        )
+        found.append(f"{_note(names)}require {_condition(names)}{otherwise}")
+    return found
+
+
+def _trials(names: _Names) -> list[str]:
+    found = []
+    for _ in range(names.draw(st.integers(0, 2))):
+        pieces = ("1.0 x 300", "nan", "-inf", "missing x 3", "ramp(1, 3) x 20", "noise(1, 0.1, seed 3) x 50", "2")
+        series = ", ".join(names.draw(st.lists(st.sampled_from(pieces), min_size=1, max_size=4)))
+        expect = names.pick(
+            "skip at most 3 times",
+            "no rollback",
+            "halt 0 times",
+            "scale_lr >= 0.01 throughout",
+            "progress >= 0 at step 0",
+        )
+        title = f"drawn {len(names.taken)} {names.new()}"
+        found.append(f'test "{title}" {{ given {names.signal()[0]} = {series}  expect {expect} }}')
+    return found
 
 
 def _body(names: _Names) -> list[str]:
@@ -436,12 +487,14 @@ def _body(names: _Names) -> list[str]:
         lines.append(line)
     for _ in range(names.draw(st.integers(0, 2))):
         lines.append(
-            f"reflex {names.new()} {{ when {_condition(names)} {_action(names)} {names.pick('', 'do skip')} }}"
+            f"{_note(names)}reflex {names.new()} {{ when {_condition(names)} {_action(names)} "
+            f"{names.pick('', 'do skip')} }}"
         )
     lines += _levels(names) if names.draw(st.booleans()) else []
     for _ in range(names.draw(st.integers(0, 2))):
         severity, shown = names.pick("info", "warning", "critical"), names.pick(names.signal()[0], *names.risks)
         lines.append(f'alert {names.new()} {severity} when {_condition(names)}{_hold(names)} "it is {{{shown}}}"')
+    lines += _requirements(names) + _trials(names)
     return [*lines, f"limits {{ {' '.join(names.draw(st.permutations(_LIMITS)))} }}"]
 
 
