@@ -17,7 +17,7 @@ from lbw_policy.semantics.expressions import Number
 class Asking:
     """One tick's requests, at most one of each action.
 
-    Of two rules the first speaks for `skip`, `rollback` and `halt`; of two norms and two shares
+    Of two rules the first speaks for `skip`, `rollback`, `halt` and the actions of plugins; of two norms and two shares
     the more careful one counts (the least norm, the greatest share); lr factors multiply.
     """
 
@@ -28,7 +28,7 @@ class Asking:
 
     def reflex(self, reflex: p.Reflex) -> None:
         """Ask for what a reflex does in this tick."""
-        rule = f"reflex {reflex.name}"
+        rule = reflex.rule
         for action in reflex.actions:
             if isinstance(action, p.ScaleLr):
                 self._scale(rule, self._known(action.by))
@@ -52,12 +52,12 @@ class Asking:
             if isinstance(action, p.ScaleLr):
                 self.configuration = self.ladder.scale(self.configuration, index, self._known(action.by))
             elif not isinstance(action, p.Clip | p.Freeze):
-                self._ask(f"level {self.ladder.levels[index].name}", action)
+                self._ask(self.ladder.levels[index].rule, action)
 
     def _hold(self) -> None:
         now = self.configuration
         for index, level in enumerate(self.ladder.levels):
-            rule = f"level {level.name}"
+            rule = level.rule
             for action in level.actions if now.holding[index] else ():
                 if isinstance(action, p.Clip | p.Freeze):
                     self._ask(rule, action)
@@ -68,10 +68,12 @@ class Asking:
         match action:
             case p.Clip(to):
                 self._careful(Request("clip", rule, self.value(to)), least=True)
-            case p.Freeze(share, by):
-                self._careful(Request("freeze", rule, share, by), least=False)
+            case p.Freeze(share, by, group):
+                self._careful(Request("freeze", rule, share, by, group), least=False)
             case p.Rollback(at_most):
                 self.found.setdefault("rollback", Request("rollback", rule, float(at_most)))
+            case p.Custom(name, amount):
+                self.found.setdefault(name, Request(name, rule, None if amount is None else self.value(amount)))
             case _:
                 name = p.ACTION_NAMES[type(action)]
                 self.found.setdefault(name, Request(name, rule))

@@ -7,7 +7,8 @@ import operator
 from collections.abc import Callable, Mapping
 
 from lbw_policy.machine.readings import Readings
-from lbw_policy.semantics.expressions import Comparison, RiskReading, Truth
+from lbw_policy.semantics.expressions import Comparison, Constant, RiskReading, Truth
+from lbw_policy.semantics.plugins import FunctionPlugin, usable
 
 NumberClosure = Callable[[], float | None]
 TruthClosure = Callable[[], int]
@@ -48,6 +49,11 @@ ARITHMETIC: Mapping[str, Callable[[float, float], float]] = {
 FUNCTIONS: Mapping[str, Callable[[float], float]] = {"log": log, "abs": abs, "neg": operator.neg}
 
 
+def plain(name: str) -> Callable[[float], float]:
+    """Return the function of one number that a name stands for; a plugin that is gone gives NaN."""
+    return FUNCTIONS.get(name) or usable(FunctionPlugin, name) or (lambda _: math.nan)
+
+
 def constant(value: float) -> NumberClosure:
     """Give the same value every tick."""
     return lambda: value
@@ -80,6 +86,8 @@ def function(apply: Callable[[float], float], argument: NumberClosure) -> Number
 
 def arithmetic(apply: Callable[[float, float], float], left: NumberClosure, right: NumberClosure) -> NumberClosure:
     """Give `apply` of two numbers."""
+    if apply is divide:
+        return _quotient(left, right)
 
     def evaluate() -> float | None:
         one, other = left(), right()
@@ -88,9 +96,23 @@ def arithmetic(apply: Callable[[float, float], float], left: NumberClosure, righ
     return evaluate
 
 
+def _quotient(left: NumberClosure, right: NumberClosure) -> NumberClosure:
+    """Give what `divide` does of two numbers: most arithmetic is a ratio to a baseline."""
+
+    def evaluate() -> float | None:
+        one, other = left(), right()
+        if one is None or other is None:
+            return None
+        return one / other if other else divide(one, other)
+
+    return evaluate
+
+
 def comparison(node: Comparison, negate: bool, left: NumberClosure, right: NumberClosure) -> TruthClosure:
     """Compare two numbers: unknown if one is not finite, not ready if one is None."""
     compare, isfinite = _COMPARE[_OPPOSITE[node.op] if negate else node.op], math.isfinite
+    if isinstance(node.right, Constant) and isfinite(node.right.value):
+        return _threshold(compare, left, node.right.value)
 
     def test() -> int:
         one, other = left(), right()
@@ -98,6 +120,21 @@ def comparison(node: Comparison, negate: bool, left: NumberClosure, right: Numbe
             return _NOT_READY
         if isfinite(one) and isfinite(other):
             return _TRUE if compare(one, other) else _FALSE
+        return _UNKNOWN
+
+    return test
+
+
+def _threshold(compare: Callable[[float, float], bool], argument: NumberClosure, bound: float) -> TruthClosure:
+    """Compare a number with a finite constant: most comparisons do."""
+    isfinite = math.isfinite
+
+    def test() -> int:
+        value = argument()
+        if value is None:
+            return _NOT_READY
+        if isfinite(value):
+            return _TRUE if compare(value, bound) else _FALSE
         return _UNKNOWN
 
     return test
@@ -134,7 +171,10 @@ def both(left: TruthClosure, right: TruthClosure) -> TruthClosure:
 
     def test() -> int:
         one = left()
-        return one if one == _FALSE else min(one, right())
+        if one == _FALSE:
+            return one
+        other = right()
+        return other if other < one else one
 
     return test
 
@@ -144,6 +184,9 @@ def either(left: TruthClosure, right: TruthClosure) -> TruthClosure:
 
     def test() -> int:
         one = left()
-        return one if one == _TRUE else max(one, right())
+        if one == _TRUE:
+            return one
+        other = right()
+        return other if other > one else one
 
     return test

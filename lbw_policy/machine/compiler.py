@@ -63,13 +63,11 @@ class Argument:
         """Evaluate the number for this tick."""
         value = self.value = self._evaluate()
         self.learnable = self.unknown = False
-        if value is not None:
-            self._judge(value)
-
-    def _judge(self, value: float) -> None:
+        if value is None:
+            return
         if math.isfinite(value):
-            self.sample = value
-            self.learnable = self._readings.fresh & self._needs == self._needs
+            self.sample, needs = value, self._needs
+            self.learnable = self._readings.fresh & needs == needs
         else:
             self.unknown = True
 
@@ -119,7 +117,7 @@ class Compiler:
         if isinstance(node, RiskReading):
             return closures.probability(self.readings, node.risk)
         if isinstance(node, Function):
-            return closures.function(closures.FUNCTIONS[node.name], self.number(node.argument))
+            return closures.function(closures.plain(node.name), self.number(node.argument))
         return closures.arithmetic(closures.ARITHMETIC[node.op], self.number(node.left), self.number(node.right))
 
     def condition(self, node: Condition, negate: bool = False) -> TruthClosure:
@@ -198,7 +196,12 @@ class Compiler:
             return self._zscore(window, argument, place)
         if node.name == "quantile":
             return self._baseline(window, partial(window.quantile, node.share or 0.0), place)
-        measures = {"median": window.median, "min": window.least, "max": window.greatest}
+        measures = {
+            "median": window.median,
+            "min": window.least,
+            "max": window.greatest,
+            "spread": window.relative_range,
+        }
         return self._baseline(window, measures[node.name], place)
 
     def _baseline(self, window: RankedWindow | SummedWindow, measure: Callable[[], float], place: int) -> Step:

@@ -14,6 +14,7 @@ class Message:
     alert: str
     severity: str
     text: str
+    rule: str
 
 
 @frozen

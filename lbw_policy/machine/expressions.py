@@ -7,6 +7,7 @@ from typing import Any
 
 from lbw_policy import saved
 from lbw_policy.errors import StateError
+from lbw_policy.machine.closures import TruthClosure
 from lbw_policy.machine.compiler import Compiler, Phase
 from lbw_policy.machine.readings import Readings, RiskValues
 from lbw_policy.semantics.expressions import Condition, Number
@@ -82,6 +83,10 @@ class Evaluator:
     def truth(self, index: int) -> int:
         """Return the `Truth` of `conditions[index]` this tick."""
         return self._conditions[index]()
+
+    def test(self, index: int) -> TruthClosure:
+        """Return what gives the `Truth` of `conditions[index]` in any tick."""
+        return self._conditions[index]
 
     def reading(self, signal: str) -> float | None:
         """Return the signal's reading this tick: fresh, held, NaN or None by its `missing` rule."""

@@ -55,6 +55,12 @@ class Ladder:
     restore: tuple[int, ...] = field(init=False)
     """Ticks over which each level's lr factor comes back to 1."""
 
+    _whole: tuple[float, ...] = field(init=False)
+
+    @_whole.default
+    def _ones(self) -> tuple[float, ...]:
+        return (1.0,) * len(self.levels)
+
     @restore.default
     def _restore(self) -> tuple[int, ...]:
         return tuple(_restore_ticks(level) for level in self.levels)
@@ -73,6 +79,8 @@ class Ladder:
         At most one transition a tick, in this order: up to the highest level whose trigger fires,
         down because `stay` is over, down because `leave` fires.
         """
+        if _idle(now, truths):
+            return now, False
         ticked = self._tick(now, truths)
         target = self._escalation(ticked)
         if target is not None:
@@ -82,8 +90,6 @@ class Ladder:
         return ticked, False
 
     def _tick(self, now: Configuration, truths: Truths) -> Configuration:
-        if self._idle(now, truths):
-            return now
         enter = zip(now.entering, self.levels, truths.enter, strict=True)
         level = self.levels[now.level]
         factors = [min(1.0, f + r) for f, r in zip(now.factors, now.restoring, strict=True)]
@@ -94,18 +100,13 @@ class Ladder:
             # Unknown lets a level be entered and never lets one be left.
             leaving=_shift(now.leaving, level.leave, truths.leave == Truth.TRUE),
             entering=tuple(
-                _shift(mask, lv.enter, truth is not None and truth >= Truth.UNKNOWN) for mask, lv, truth in enter
+                _shift(mask, lv.enter, truth is not None and truth >= _UNKNOWN) for mask, lv, truth in enter
             ),
             cooling=tuple(max(0, left - 1) for left in now.cooling),
             holding=now.holding,
             factors=tuple(factors),
             restoring=tuple(r if f < 1.0 else 0.0 for f, r in zip(factors, now.restoring, strict=True)),
         )
-
-    def _idle(self, now: Configuration, truths: Truths) -> bool:
-        """Tell whether a tick changes nothing: calm, nothing pending, no trigger holds."""
-        calm = now.level == 0 and not any(now.entering) and not any(now.cooling) and not any(now.restoring)
-        return calm and not any(truth is not None and truth >= Truth.UNKNOWN for truth in truths.enter)
 
     def _escalation(self, now: Configuration) -> int | None:
         lowest = now.level + (now.armed or now.level == 0)
@@ -163,6 +164,10 @@ class Ladder:
         """Return the configuration with the present level's lr factor back at 1, before its actions run."""
         return evolve(now, factors=_with(now.factors, now.level, 1.0), restoring=_with(now.restoring, now.level, 0.0))
 
+    def at_rest(self, now: Configuration) -> bool:
+        """Tell whether no level asks for anything: none is held or armed, and every lr factor is 1."""
+        return not now.armed and not any(now.holding) and now.factors == self._whole
+
     # State
 
     def save(self, now: Configuration) -> dict[str, Any]:
@@ -189,6 +194,19 @@ class Ladder:
             factors=tuple(factors),
             restoring=tuple(saved.finite(value) for value in saved.exactly(parts["restoring"], count)),
         )
+
+
+_UNKNOWN = int(Truth.UNKNOWN)
+
+
+def _idle(now: Configuration, truths: Truths) -> bool:
+    """Tell whether a tick changes nothing: calm, nothing pending, no trigger holds."""
+    if now.level or any(now.entering) or any(now.cooling) or any(now.restoring):
+        return False
+    for truth in truths.enter:  # noqa: SIM110 - a generator costs more than the whole look, on every tick
+        if truth is not None and truth >= _UNKNOWN:
+            return False
+    return True
 
 
 def _with(values: Sequence[float], index: int, value: float) -> tuple[float, ...]:

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lbw_policy import saved
+from lbw_policy.limits.requests import Request
 from lbw_policy.machine.asking import Asking
 from lbw_policy.machine.decision import Decision, Message
 from lbw_policy.machine.expressions import Evaluator, RiskValues
 from lbw_policy.machine.ladder import Ladder, Truths
-from lbw_policy.machine.program import Program, comparisons
+from lbw_policy.machine.program import Program, tests_in
 from lbw_policy.semantics import policy as p
-from lbw_policy.semantics.expressions import Comparison, Condition, Constant, Number, Truth
-from lbw_policy.semantics.spelling import spell
+from lbw_policy.semantics.expressions import Comparison, Condition, Constant, Finite, Number, Truth
+from lbw_policy.semantics.spelling import Vocabulary, spell
 
 __all__ = ["RiskValues", "StateMachine"]
+
+_UNKNOWN = int(Truth.UNKNOWN)
 
 
 class StateMachine:
@@ -32,7 +35,18 @@ class StateMachine:
         self.configuration = self.ladder.start()
         self.quarantine_run = 0
         self._alerts = [0] * len(policy.alerts)
+        self._bind()
+        self._vocabulary = Vocabulary.of(policy)
         self._tick = -1
+
+    def _bind(self) -> None:
+        """Put each rule beside the test of its condition."""
+        program, test = self.program, self.evaluator.test
+        self._reflexes = [(reflex, test(at)) for reflex, at in zip(self.policy.reflexes, program.reflexes, strict=True)]
+        self._alarms = [(alert, test(at)) for alert, at in zip(self.policy.alerts, program.alerts, strict=True)]
+        self._enter, self._leave = (
+            [None if at is None else test(at) for at in places] for places in (program.enter, program.leave)
+        )
 
     @property
     def level(self) -> str:
@@ -54,11 +68,10 @@ class StateMachine:
         previous = self.configuration.level
         fired = self._fired()
         configuration, entered = self.ladder.advance(self.configuration, self._truths())
-        asking = Asking(self.ladder, configuration, self._value)
-        for reflex in fired:
-            asking.reflex(reflex)
-        asking.levels(entered=entered)
-        self.configuration = asking.configuration
+        self.configuration = configuration
+        requests: tuple[Request, ...] = ()
+        if fired or entered or not self.ladder.at_rest(configuration):
+            requests = self._ask(fired, entered=entered)
         quarantined = self._quarantine(bool(fired) or previous > 0 or self.configuration.level > 0)
         messages = self._messages()
         self.evaluator.commit(quarantined)
@@ -66,26 +79,30 @@ class StateMachine:
             tick=self._tick,
             previous=self.policy.levels[previous].name,
             level=self.level,
-            requests=tuple(asking.found.values()),
+            requests=requests,
             fired=tuple(reflex.name for reflex in fired),
             messages=messages,
             quarantined=quarantined,
         )
 
     def _fired(self) -> list[p.Reflex]:
-        truth, places = self.evaluator.truth, self.program.reflexes
-        return [
-            reflex for reflex, place in zip(self.policy.reflexes, places, strict=True) if truth(place) >= Truth.UNKNOWN
-        ]
+        return [reflex for reflex, test in self._reflexes if test() >= _UNKNOWN]
+
+    def _ask(self, fired: list[p.Reflex], *, entered: bool) -> tuple[Request, ...]:
+        asking = Asking(self.ladder, self.configuration, self._value)
+        for reflex in fired:
+            asking.reflex(reflex)
+        asking.levels(entered=entered)
+        self.configuration = asking.configuration
+        return tuple(asking.found.values())
 
     def _value(self, number: Number) -> float | None:
         return self.evaluator.number(self.program.number_index[number])
 
     def _truths(self) -> Truths:
-        truth, present = self.evaluator.truth, self.configuration.level
-        enter = tuple(None if place is None else truth(place) for place in self.program.enter)
-        place = self.program.leave[present]
-        return Truths(enter, None if place is None else truth(place))
+        enter = tuple([test() if test else None for test in self._enter])
+        leave = self._leave[self.configuration.level]
+        return Truths(enter, leave() if leave else None)
 
     def _quarantine(self, suspicious: bool) -> bool:
         """Keep suspicious samples from the baselines, but not for ever: a new normal is learned."""
@@ -94,15 +111,17 @@ class StateMachine:
 
     def _messages(self) -> tuple[Message, ...]:
         found = []
-        for index, alert in enumerate(self.policy.alerts):
+        for index, (alert, test) in enumerate(self._alarms):
             trigger = alert.trigger
             before = self._alerts[index]
-            holds = self.evaluator.truth(self.program.alerts[index]) >= Truth.UNKNOWN
+            holds = test() >= _UNKNOWN
+            if not before and not holds:
+                continue
             after = ((before << 1) | holds) & ((1 << trigger.window) - 1)
             self._alerts[index] = after
             # An alert speaks when it begins to hold, not on every tick that it holds.
             if after.bit_count() >= trigger.count > before.bit_count() and holds:
-                found.append(Message(alert.name, alert.severity, self._filled(alert)))
+                found.append(Message(alert.name, alert.severity, self._filled(alert), alert.rule))
         return tuple(found)
 
     def _filled(self, alert: p.Alert) -> str:
@@ -113,20 +132,26 @@ class StateMachine:
         return text
 
     def evidence(self, rule: str) -> tuple[str, ...]:
-        """Return the comparisons behind a rule of this tick, such as `jump = 31.2 > 6`."""
+        """Return what a rule of this tick tested, such as `jump = 31.2 > 6` and `finite(loss = nan)`."""
         found = next((trigger for name, trigger in self._triggers() if name == rule), None)
-        return tuple(self._spelled(comparison) for comparison in comparisons(found)) if found else ()
+        return tuple(self._spelled(test) for test in tests_in(found)) if found else ()
 
     def _triggers(self) -> Iterator[tuple[str, Condition]]:
         for reflex in self.policy.reflexes:
-            yield f"reflex {reflex.name}", reflex.condition
+            yield reflex.rule, reflex.condition
         for level in self.policy.levels:
             if level.enter:
-                yield f"level {level.name}", level.enter.condition
+                yield level.rule, level.enter.condition
 
-    def _spelled(self, comparison: Comparison) -> str:
-        left, right = (_side(side, self._value(side)) for side in (comparison.left, comparison.right))
-        return f"{left} {comparison.op} {right}"
+    def _spelled(self, test: Comparison | Finite) -> str:
+        if isinstance(test, Finite):
+            return f"finite({self._side(test.argument)})"
+        return f"{self._side(test.left)} {test.op} {self._side(test.right)}"
+
+    def _side(self, number: Number) -> str:
+        value = self._value(number)
+        shown = "not ready" if value is None else f"{value:.6g}"
+        return shown if isinstance(number, Constant) else f"{spell(number, self._vocabulary)} = {shown}"
 
     # State
 
@@ -148,8 +173,3 @@ class StateMachine:
         alerts = [saved.natural(mask) for mask in saved.exactly(parts["alerts"], len(self._alerts))]
         self.evaluator.load_state_dict(saved.mapping(parts["evaluator"]))
         self.configuration, self.quarantine_run, self._alerts, self._tick = configuration, run, alerts, tick
-
-
-def _side(number: Number, value: float | None) -> str:
-    shown = "not ready" if value is None else f"{value:.6g}"
-    return shown if isinstance(number, Constant) else f"{spell(number)} = {shown}"

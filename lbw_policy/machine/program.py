@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from lbw_policy.semantics import policy as p
-from lbw_policy.semantics.expressions import Comparison, Condition, Number
+from lbw_policy.semantics.expressions import Comparison, Condition, Finite, Number
 from lbw_policy.semantics.walk import conditions_of, numbers_of, parts
 
 
@@ -45,11 +45,16 @@ class Program:
         )
 
 
-def comparisons(condition: Condition) -> list[Comparison]:
-    """Return the comparisons inside a condition."""
-    return [part for part in parts(condition) if isinstance(part, Comparison)]
+def tests_in(condition: Condition) -> list[Comparison | Finite]:
+    """Return what a condition tests numbers by."""
+    return [part for part in parts(condition) if isinstance(part, Comparison | Finite)]
 
 
 def _sides(conditions: tuple[Condition, ...]) -> list[Number]:
-    found = [part for condition in conditions for part in comparisons(condition)]
-    return [side for comparison in found for side in (comparison.left, comparison.right)]
+    found = [part for condition in conditions for part in tests_in(condition)]
+    return [side for test in found for side in sides(test)]
+
+
+def sides(test: Comparison | Finite) -> tuple[Number, ...]:
+    """Return the numbers a test looks at."""
+    return (test.argument,) if isinstance(test, Finite) else (test.left, test.right)

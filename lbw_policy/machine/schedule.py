@@ -16,7 +16,7 @@ SLOTS = 2
 
 @frozen
 class Taken:
-    """A snapshot: the tick and progress it was taken at, and the calm ticks it has seen since."""
+    """A snapshot: the tick and progress it was taken at, and the calm ticks since, counted until it is proved."""
 
     tick: int
     progress: int
@@ -66,7 +66,9 @@ class SnapshotSchedule:
     def pass_tick(self, *, calm: bool) -> tuple[int, ...]:
         """Note one tick; return the progress of snapshots that trouble overtook."""
         if calm:
-            self.taken = [Taken(one.tick, one.progress, one.calm + 1) for one in self.taken]
+            for place, one in enumerate(self.taken):
+                if one.calm < self.proof:
+                    self.taken[place] = Taken(one.tick, one.progress, one.calm + 1)
             return ()
         lost = tuple(one.progress for one in self.taken if one.calm < self.proof)
         self.taken = [one for one in self.taken if one.calm >= self.proof]

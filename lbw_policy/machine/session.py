@@ -5,7 +5,7 @@ The guard, in-file tests and replays all drive this, so a policy decides the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -16,8 +16,11 @@ from lbw_policy.machine.decision import Decision
 from lbw_policy.machine.machine import RiskValues, StateMachine
 from lbw_policy.machine.schedule import SnapshotSchedule
 from lbw_policy.semantics import policy as p
+from lbw_policy.semantics.signals import EVENTS
 
 _ENDING = frozenset({"skip", "rollback", "halt"})
+_HARMLESS = frozenset({"checkpoint", "halt"})
+_NOTHING = dict.fromkeys(EVENTS, 0)
 
 
 @frozen
@@ -56,6 +59,8 @@ class Session:
         self.limiter = Limiter(policy.limits)
         self.schedule = SnapshotSchedule.of(policy)
         self._turn: Turn | None = None
+        self._read_events = [signal.name for signal in policy.signals if signal.source in EVENTS]
+        self._events = dict.fromkeys(EVENTS, 0)
 
     @property
     def level(self) -> str:
@@ -70,6 +75,8 @@ class Session:
     def begin(self, values: Mapping[str, float | None]) -> None:
         """Take in the tick's signals by name."""
         self._turn = None
+        if self._read_events:
+            values = {**values, **{name: float(self._events[name]) for name in self._read_events}}
         self.machine.begin(self.tick, values)
 
     def decide(
@@ -80,14 +87,8 @@ class Session:
     ) -> Turn:
         """Decide, and answer every request; `impossible` tells why one cannot be carried out now."""
         decision = self.machine.decide(risks)
-        reasons = {request.action: impossible(request) for request in decision.requests}
-        possible = [request for request in decision.requests if reasons[request.action] is None]
-        refused = [
-            Grant(request, Outcome.REFUSED, None, reasons[request.action] or "", starts=False)
-            for request in decision.requests
-            if reasons[request.action] is not None
-        ]
         healthy = self.schedule.healthy() if self.schedule else ()
+        possible, refused = _sorted(decision.requests, impossible) if decision.requests else ([], [])
         self._turn = Turn(decision, (*self.limiter.rule(self.tick, possible, Situation(healthy, grad_norm)), *refused))
         return self._turn
 
@@ -95,6 +96,7 @@ class Session:
         """End the tick, telling whether an update was applied; returns what to do with snapshots."""
         self.limiter.stepped(applied=applied)
         upkeep = self._keep_snapshots(applied) if self._turn else Upkeep((), take=False)
+        self._events = _count(self._turn)
         self.tick += 1
         self._turn = None
         return upkeep
@@ -102,7 +104,8 @@ class Session:
     def _keep_snapshots(self, applied: bool) -> Upkeep:
         if self.schedule is None or self._turn is None:
             return Upkeep((), take=False)
-        back = [grant for grant in self._turn.granted if grant.request.action == "rollback"]
+        granted = self._turn.granted if self._turn.grants else ()
+        back = [grant for grant in granted if grant.request.action == "rollback"]
         calm = self.level == self.policy.levels[0].name and not back
         lost = self.schedule.rolled_back(int(back[0].amount or 0)) if back else ()
         lost += self.schedule.pass_tick(calm=calm)
@@ -120,21 +123,45 @@ class Session:
             "machine": self.machine.state_dict(),
             "limiter": self.limiter.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule else None,
+            "events": dict(self._events),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, snapshots: bool = True) -> None:
         """Go on from a saved state; without `snapshots` the schedule starts anew. Raises StateError."""
-        parts = saved.record(state, ("tick", "machine", "limiter", "schedule"))
-        tick = saved.natural(parts["tick"])
+        parts = saved.record(state, ("tick", "machine", "limiter", "schedule", "events"))
+        tick, events = saved.natural(parts["tick"]), saved.record(parts["events"], tuple(EVENTS))
+        counts = {name: saved.natural(count) for name, count in events.items()}
         self.machine.load_state_dict(saved.mapping(parts["machine"]))
         self.limiter.load_state_dict(saved.mapping(parts["limiter"]))
         if self.schedule:
             empty: dict[str, Any] = {"taken": []}
             self.schedule.load_state_dict(saved.mapping(parts["schedule"]) if snapshots else empty)
-        self.tick = tick
+        self.tick, self._events = tick, counts
+
+
+def _sorted(
+    requests: Sequence[Request], impossible: Callable[[Request], str | None]
+) -> tuple[list[Request], list[Grant]]:
+    """Return the requests that can be carried out, and the refusals of the others."""
+    reasons = [(request, impossible(request)) for request in requests]
+    possible = [request for request, reason in reasons if reason is None]
+    refused = [
+        Grant(request, Outcome.REFUSED, None, reason, starts=False) for request, reason in reasons if reason is not None
+    ]
+    return possible, refused
+
+
+def _count(turn: Turn | None) -> dict[str, int]:
+    """Count what began at a tick, by event."""
+    if turn is None or not turn.grants:
+        return _NOTHING
+    began = [grant.request.action for grant in turn.granted if grant.starts]
+    interventions = [action for action in began if action not in _HARMLESS]
+    one_kind = {"skips": "skip", "clips": "clip", "rollbacks": "rollback"}
+    return {"interventions": len(interventions), **{name: began.count(kind) for name, kind in one_kind.items()}}
 
 
 def by_signal(policy: p.Policy, tick: int, readings: Mapping[str, float | None]) -> dict[str, float | None]:
     """Return readings named by source under the names of the policy's signals that are due at this tick."""
-    due = [signal for signal in policy.signals if tick % signal.every == 0]
-    return {signal.name: readings.get(signal.source) for signal in due}
+    get = readings.get
+    return {signal.name: get(signal.source) for signal in policy.signals if not tick % signal.every}

@@ -172,5 +172,52 @@ class Prev:
         self._read()
 
 
-Trend = Ewma | Slope | Prev
-TRENDS: dict[str, type[Ewma] | type[Slope] | type[Prev]] = {"ewma": Ewma, "slope": Slope, "prev": Prev}
+@define(eq=False)
+class Total:
+    """The sum of the last `samples` samples; those that are zero take no memory."""
+
+    samples: int
+    value: float | None = field(init=False, default=None)
+    _seen: int = field(init=False, default=0)
+    _parts: deque[tuple[int, float]] = field(init=False, factory=deque)
+
+    @property
+    def slots(self) -> int:
+        """Return how many floats the trend can hold."""
+        return self.samples
+
+    def follow(self, _tick: int, sample: float) -> None:
+        """Take in a finite sample; `value` is the sum over the window, ready from the first sample on."""
+        self._seen += 1
+        if sample:
+            self._parts.append((self._seen, sample))
+        while self._parts and self._parts[0][0] <= self._seen - self.samples:
+            self._parts.popleft()
+        self._read()
+
+    def _read(self) -> None:
+        try:
+            self.value = math.fsum(sample for _, sample in self._parts) if self._seen else None
+        except OverflowError:
+            self.value = math.inf
+
+    def state_dict(self) -> list[object]:
+        """Return how many samples were seen, up to the window, and age and value of those that are not zero."""
+        return [min(self._seen, self.samples), [[self._seen - place, sample] for place, sample in self._parts]]
+
+    def load_state_dict(self, state: object) -> None:
+        """Take the numbers of `state_dict()`; raise `StateError` if they do not fit."""
+        seen, parts = saved.exactly(state, 2)
+        pairs = [saved.exactly(part, 2) for part in saved.items(parts, self.samples)]
+        self._seen = now = saved.within(seen, self.samples)
+        self._parts = deque((now - saved.within(age, max(now - 1, 0)), saved.finite(sample)) for age, sample in pairs)
+        self._read()
+
+
+Trend = Ewma | Slope | Prev | Total
+TRENDS: dict[str, type[Ewma] | type[Slope] | type[Prev] | type[Total]] = {
+    "ewma": Ewma,
+    "slope": Slope,
+    "prev": Prev,
+    "rate": Total,
+}

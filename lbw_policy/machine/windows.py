@@ -83,6 +83,10 @@ class RankedWindow:
         step, part = high - low, rank - below
         return min(high, low + step * part if math.isfinite(step) else low * (1 - part) + high * part)
 
+    def relative_range(self) -> float:
+        """Return the distance from the least to the greatest sample, over the median's size."""
+        return (self.greatest() - self.least()) / max(abs(self.median()), _ABSOLUTE_FLOOR)
+
     def spread(self, median: float) -> float:
         """Return the median absolute deviation from `median`, which must be the window's own."""
         ranked = self._ranked

@@ -18,8 +18,21 @@ from lbw_policy.diagnostics import Diagnostic, Source, Span, nearest
 from lbw_policy.syntax.words import span_of
 
 TOP = frozenset(
-    {"IMPORT", "POLICY", "PARAM", "SIGNAL", "LET", "RISK", "REFLEX", "LEVELS", "LEVEL", "LIMITS", "REQUIRE", "ALERT",
-     "TEST"},  # fmt: skip
+    {
+        "IMPORT",
+        "POLICY",
+        "PARAM",
+        "SIGNAL",
+        "LET",
+        "RISK",
+        "REFLEX",
+        "LEVELS",
+        "LEVEL",
+        "LIMITS",
+        "REQUIRE",
+        "ALERT",
+        "TEST",
+    }
 )
 INNER = frozenset({"ENTER", "LEAVE", "STAY", "COOLDOWN", "DO", "EACH", "GIVEN", "EXPECT"})
 STATEMENTS = TOP | INNER

@@ -279,5 +279,25 @@ def prev(followed: list[Sample], samples: int) -> float | None:
     return followed[-1 - samples][1] if len(followed) > samples else None
 
 
-BASELINE = {"median": median, "mean": statistics.mean, "std": statistics.pstdev, "min": min, "max": max}
-TREND = {"ewma": ewma, "slope": slope, "prev": prev}
+def spread(window: list[float]) -> float:
+    return (max(window) - min(window)) / max(abs(median(window)), 1e-12)
+
+
+def rate(followed: list[Sample], samples: int) -> float | None:
+    if not followed:
+        return None
+    try:
+        return float(sum(Fraction(value) for _, value in followed[-samples:]))
+    except OverflowError:
+        return INF
+
+
+BASELINE = {
+    "median": median,
+    "mean": statistics.mean,
+    "std": statistics.pstdev,
+    "min": min,
+    "max": max,
+    "spread": spread,
+}
+TREND = {"ewma": ewma, "slope": slope, "prev": prev, "rate": rate}

@@ -320,8 +320,8 @@ def test_memory_is_reached_and_never_passed() -> None:
     subject = evaluator(*nodes)
     sizes = {len(json.dumps(subject.state_dict())) for _ in range(3) if run(subject, [1.5] * 100)}
     assert len(sizes) == 1
-    # ranked keeps two copies, summed one, slope pairs, prev one more than its window, ewma one; two signals
-    assert subject.memory == 2 * 16 + 16 + 2 * 16 + 17 + 1 + 2
+    # ranked keeps two copies, summed and rate one, slope pairs, prev one more than its window, ewma one; two signals
+    assert subject.memory == 2 * 16 + 2 * 16 + 2 * 16 + 17 + 1 + 2
 
 
 def saved_state() -> tuple[Evaluator, tuple[Number, ...]]:

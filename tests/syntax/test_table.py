@@ -22,7 +22,7 @@ from tests.strategies import policy_texts
 GRAMMAR = grammar_path().read_text(encoding="utf-8")
 SHIPPED = grammar.table_path().read_text(encoding="utf-8")
 PRESETS = {name: path.read_text(encoding="utf-8") for name, path in presets().items()}
-in_one_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_one_file = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
