@@ -17,12 +17,11 @@ from lbw_policy.diagnostics import Diagnostic, Severity
 from lbw_policy.errors import AttachError, Halted, LBWError, PolicyError, ResourceError, StateError
 from lbw_policy.resources import presets
 from lbw_policy.semantics import Policy, check, load
+from lbw_policy.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lbw_policy.record import Intervention
     from lbw_policy.runtime import Guard, Summary, attach
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AttachError",

@@ -5,6 +5,7 @@ LBWError
 |-- AttachError          a policy that does not fit this optimizer, model or call
 |-- StateError           a saved state that is damaged or belongs to another policy
 |-- ResourceError        a preset or grammar file that cannot be found
+|-- TraceError           recorded telemetry that cannot be read, or lacks what a policy reads
 `-- Halted               a policy's `halt` action stopped the run
 """
 
@@ -38,6 +39,10 @@ class StateError(LBWError, ValueError):
 
 class ResourceError(LBWError, LookupError):
     """A file that ships with the package cannot be found."""
+
+
+class TraceError(LBWError, ValueError):
+    """Recorded telemetry cannot be read, or lacks a column that the policy reads."""
 
 
 class Halted(LBWError, RuntimeError):  # noqa: N818 - an outcome asked for, not a failure

@@ -25,7 +25,8 @@ class Intervention:
     `action` is an action of the language, or `alert`, or `failure` where the guard itself failed.
     `asked` and `granted` are amounts in the action's own unit (lr factor, norm or gradient factor,
     steps or progress, share of layers). `values` are the signals' readings at that tick.
-    `policy` is the policy's digest and `place` the rule's `path:line`. `mode` is `act` or `shadow`.
+    `policy` is the policy's digest, `place` the rule's `path:line` and `why` the reason its author
+    gave. `mode` is `act` or `shadow`.
     """
 
     tick: int
@@ -44,6 +45,7 @@ class Intervention:
     layers: tuple[str, ...] = ()
     left: int | None = None
     mode: str = "act"
+    why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain data."""

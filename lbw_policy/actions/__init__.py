@@ -2,6 +2,7 @@
 
 from lbw_policy.actions.freezing import select, unfreezable
 from lbw_policy.actions.gradients import Gradients, unskippable
+from lbw_policy.actions.moments import reset_moments
 from lbw_policy.actions.scaling import UpdateScale, unscalable
 from lbw_policy.actions.snapshots import SnapshotInfo, Snapshots
 
@@ -10,6 +11,7 @@ __all__ = [
     "SnapshotInfo",
     "Snapshots",
     "UpdateScale",
+    "reset_moments",
     "select",
     "unfreezable",
     "unscalable",

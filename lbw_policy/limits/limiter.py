@@ -15,11 +15,20 @@ from lbw_policy import saved
 from lbw_policy.errors import StateError
 from lbw_policy.limits.budget import SlidingBudget, clamp
 from lbw_policy.limits.requests import Grant, Outcome, Request, Situation
-from lbw_policy.semantics.policy import Budget, FreezeLimit, Limits, RollbackLimit, ScaleLimit, SkipLimit
+from lbw_policy.semantics.policy import (
+    Budget,
+    CustomLimit,
+    FreezeLimit,
+    Limits,
+    RollbackLimit,
+    ScaleLimit,
+    SkipLimit,
+)
 
-ORDER = ("halt", "rollback", "skip", "freeze", "clip", "scale_lr")
-"""The order in which one tick's requests are answered."""
+ORDER = ("halt", "checkpoint", "rollback", "skip", "reset_moments", "freeze", "clip", "scale_lr")
+"""The order in which one tick's requests are answered; plugin actions follow, by name."""
 
+_BUILT_IN = frozenset(ORDER)
 _COUNTERS = ("progress", "high_water", "in_a_row", "frozen_for", "rest_until")
 
 
@@ -38,6 +47,7 @@ class Limiter:
         self.frozen_for = 0
         self.rest_until = 0
         self.last_tick = -1
+        self._custom = {limit.name: limit for limit in limits.custom}
         self._budgets = {name: SlidingBudget(budget) for name, budget in _budgets(limits).items()}
 
     def rule(self, tick: int, requests: Sequence[Request], situation: Situation) -> tuple[Grant, ...]:
@@ -47,7 +57,7 @@ class Limiter:
         self.last_tick = tick
         asked = {request.action: request for request in requests}
         grants: list[Grant] = []
-        for action in ORDER:
+        for action in (*ORDER, *sorted(asked.keys() - _BUILT_IN)) if asked else ():
             if action in asked and not (action in ("skip", "clip") and _without_update(grants)):
                 grants.append(self._answer(tick, asked[action], situation))
         self._settle(tick, grants)
@@ -63,7 +73,9 @@ class Limiter:
     # Answers
 
     def _answer(self, tick: int, request: Request, situation: Situation) -> Grant:
-        limit = getattr(self.limits, request.action)
+        limit = (
+            getattr(self.limits, request.action) if request.action in _BUILT_IN else self._custom.get(request.action)
+        )
         if request.action == "halt":
             return Grant(request, Outcome.GRANTED)
         if request.action == "clip":
@@ -76,7 +88,11 @@ class Limiter:
             return self._skip(tick, request, limit)
         if isinstance(limit, FreezeLimit):
             return self._freeze(tick, request, limit)
-        return self._scale(tick, request, limit)
+        if isinstance(limit, ScaleLimit):
+            return self._scale(tick, request, limit)
+        if isinstance(limit, CustomLimit) and limit.low is not None and limit.high is not None:
+            return self._amount(tick, request, limit.low, limit.high)
+        return self._spend(tick, Grant(request, Outcome.GRANTED))
 
     def _skip(self, tick: int, request: Request, limit: SkipLimit) -> Grant:
         if self.in_a_row >= limit.in_a_row:
@@ -126,9 +142,17 @@ class Limiter:
             return Grant(request, Outcome.REDUCED, self.scale, answer.reason, starts=False, left=answer.left)
         return answer
 
+    def _amount(self, tick: int, request: Request, low: float, high: float) -> Grant:
+        amount = clamp(_number(request.amount), low, high)
+        outcome = Outcome.GRANTED if request.amount == amount else Outcome.REDUCED
+        return self._spend(tick, Grant(request, outcome, amount))
+
     def _spend(self, tick: int, grant: Grant) -> Grant:
         """Take one from the action's own budget and from all interventions', or refuse."""
-        budgets = [self._budgets[name] for name in (grant.request.action, "intervene") if name in self._budgets]
+        action = grant.request.action
+        # A checkpoint changes nothing in the run, so it is no intervention.
+        names = (action,) if action == "checkpoint" else (action, "intervene")
+        budgets = [self._budgets[name] for name in names if name in self._budgets]
         for budget in budgets:
             if not budget.allows(tick):
                 spent = f"{budget.budget.count} per {budget.budget.window} steps are spent"
@@ -189,9 +213,12 @@ def _budgets(limits: Limits) -> dict[str, Budget]:
         "skip": limits.skip.budget if limits.skip else None,
         "rollback": limits.rollback.budget if limits.rollback else None,
         "clip": limits.clip,
+        "reset_moments": limits.reset_moments,
+        "checkpoint": limits.checkpoint,
         "intervene": limits.intervene,
     }
-    return {name: budget for name, budget in found.items() if budget}
+    built_in = {name: budget for name, budget in found.items() if budget}
+    return {limit.name: limit.budget for limit in limits.custom if limit.name not in found} | built_in
 
 
 def _number(amount: float | None) -> float:

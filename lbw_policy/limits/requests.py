@@ -20,14 +20,16 @@ class Request:
     """One action asked for by a rule; a tick has at most one request of each action.
 
     `amount` is the lr factor of `scale_lr`, the norm of `clip`, the most steps of `rollback`
-    below the high-water mark, the share of layers of `freeze`; None for `skip` and `halt`,
-    and where the policy's expression is not ready. `by` is the layer statistic of `freeze`.
+    below the high-water mark, the share of layers of `freeze`, or a plugin's own; None for `skip` and `halt`,
+    and where the policy's expression is not ready. `by` is the layer statistic of `freeze`, and
+    `group` the layer group it chooses from ("" for all layers).
     """
 
     action: str
     rule: str
     amount: float | None = None
     by: str = ""
+    group: str = ""
 
 
 @frozen
@@ -46,7 +48,7 @@ class Grant:
     """The answer to a request.
 
     `amount` is what may be done: the lr factor, the factor for the gradients (`clip`), the
-    progress to restore (`rollback`), the share of layers; None where refused or without amount.
+    progress to restore (`rollback`), the share of layers, a plugin's amount; None where refused or without amount.
     `starts` tells an intervention that begins from one that is merely held.
     `left` is how many more the tightest budget allows now; None where no budget applies.
     """

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
+from attrs import evolve
 from torch import nn
 from torch.optim import Optimizer
 
 from lbw_policy.actions import Snapshots
 from lbw_policy.errors import AttachError
 from lbw_policy.machine import Session
+from lbw_policy.machine.schedule import SnapshotSchedule
 from lbw_policy.record import Ledger
 from lbw_policy.risk import RiskModel
-from lbw_policy.runtime.effects import Effects
-from lbw_policy.runtime.fit import check_fit, plan_for
+from lbw_policy.runtime.effects import Effects, Given
+from lbw_policy.runtime.fit import check_fit, match_groups, plan_for
 from lbw_policy.runtime.guard import Guard, Parts
 from lbw_policy.runtime.hooks import Hooks
+from lbw_policy.runtime.plugged import Plugged
 from lbw_policy.semantics import Policy, load
-from lbw_policy.telemetry import Collector, Layers
+from lbw_policy.telemetry import Collector, Layers, Plan
 
 _attached: WeakKeyDictionary[Optimizer, Guard] = WeakKeyDictionary()
 
@@ -32,6 +35,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     scheduler: object | None = None,
     scaler: object | None = None,
     ema: object | None = None,
+    checkpoint: Callable[[], object] | None = None,
     mode: str = "act",
     seed: int = 0,
 ) -> Guard:
@@ -44,6 +48,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
         scheduler: restored by a rollback together with the weights.
         scaler: restored by a rollback, likewise.
         ema: restored by a rollback, likewise; a module's tensors in place.
+        checkpoint: called by the action `checkpoint`, without arguments, before the update.
         mode: `act`, or `shadow` to decide and record without changing anything.
         seed: of the risk models.
 
@@ -55,9 +60,20 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     if not isinstance(policy, Policy):
         policy = load(policy)
     _check_call(inner, mode)
-    check_fit(policy, inner, model)
+    check_fit(policy, inner, model, checkpoint)
     extras = {"scheduler": scheduler, "scaler": scaler, "ema": ema}
-    parts = _parts(policy, inner, model, {name: extra for name, extra in extras.items() if extra is not None})
+    layers = Layers.of(inner, model)
+    present = {name: extra for name, extra in extras.items() if extra is not None}
+    given = Given(
+        snapshots=Snapshots(inner, model, present) if SnapshotSchedule.of(policy) else None,
+        scheduled="scheduler" in present,
+        groups=match_groups(policy, layers),
+        checkpoint=checkpoint,
+    )
+    plugged = Plugged(policy, inner, model)
+    plan = evolve(plan_for(policy, model), plugins=plugged.measures)
+    parts = _parts(policy, inner, layers, given, plan)
+    parts.plugged = plugged
     parts.risks.update({risk.name: RiskModel(risk, seed) for risk in policy.risks})
     guard = Guard(parts, mode)
     guard.hooks = Hooks(inner, guard)
@@ -65,16 +81,13 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     return guard
 
 
-def _parts(policy: Policy, optimizer: Optimizer, model: nn.Module | None, extras: Mapping[str, object]) -> Parts:
-    layers = Layers.of(optimizer, model)
-    session = Session(policy)
-    snapshots = Snapshots(optimizer, model, extras) if session.schedule else None
+def _parts(policy: Policy, optimizer: Optimizer, layers: Layers, given: Given, plan: Plan) -> Parts:
     return Parts(
         policy=policy,
-        collector=Collector(optimizer, layers, plan_for(policy, model)),
+        collector=Collector(optimizer, layers, plan),
         risks={},
-        session=session,
-        effects=Effects(optimizer, layers, snapshots, scheduled="scheduler" in extras),
+        session=Session(policy),
+        effects=Effects(optimizer, layers, given),
         ledger=Ledger(),
     )
 

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from attrs import field, frozen
 from torch import nn
 from torch.optim import Optimizer
 
-from lbw_policy.actions import Gradients, Snapshots, UpdateScale, select, unfreezable
+from lbw_policy.actions import Gradients, Snapshots, UpdateScale, reset_moments, select, unfreezable
 from lbw_policy.limits import Grant, Request
 from lbw_policy.telemetry import Layers
 
 
-class Effects:
-    """The guard's hands: each grant changes exactly what its action says, and nothing else.
+@frozen
+class Given:
+    """What `attach` gave for acting.
 
-    `scheduled` tells that the snapshots hold the scheduler too, so that learning rates go back with it.
+    `scheduled` tells that the snapshots hold the scheduler too, so that learning rates go back with
+    it. `groups` are the layers of each group of the policy. `checkpoint` is the user's function.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, layers: Layers, snapshots: Snapshots | None, *, scheduled: bool = False
-    ) -> None:
-        self._scheduled = scheduled
-        self.snapshots = snapshots
+    snapshots: Snapshots | None = None
+    scheduled: bool = False
+    groups: Mapping[str, frozenset[str]] = field(factory=dict)
+    checkpoint: Callable[[], object] | None = None
+
+
+class Effects:
+    """The guard's hands: each grant changes exactly what its action says, and nothing else."""
+
+    def __init__(self, optimizer: Optimizer, layers: Layers, given: Given) -> None:
+        self._given = given
+        self.snapshots = given.snapshots
         self.frozen: tuple[str, ...] = ()
         self._optimizer = optimizer
         self._layers = layers
@@ -41,7 +51,7 @@ class Effects:
         if freeze is None:
             self.frozen = ()
         elif freeze.starts or not self.frozen:
-            values = ranking.get(freeze.request.by, {})
+            values = self._within(ranking.get(freeze.request.by, {}), freeze.request.group)
             self.frozen = select(values, self._layers.parameters, self._layers.tied, freeze.amount or 0.0)
 
     def apply(self, grants: Iterable[Grant]) -> bool:
@@ -54,17 +64,32 @@ class Effects:
             elif grant.request.action == "skip":
                 self._gradients.drop()
                 updates = False
-            elif grant.request.action == "clip":
-                self._gradients.clip(1.0 if grant.amount is None else grant.amount)
-            elif grant.request.action == "scale_lr":
-                self._scale.apply(1.0 if grant.amount is None else grant.amount)
+            else:
+                self._adjust(grant)
         if updates and self.frozen:
             self._gradients.drop(self._held())
         return updates
 
+    def _adjust(self, grant: Grant) -> None:
+        factor = 1.0 if grant.amount is None else grant.amount
+        match grant.request.action:
+            case "clip":
+                self._gradients.clip(factor)
+            case "scale_lr":
+                self._scale.apply(factor)
+            case "reset_moments":
+                reset_moments(self._optimizer)
+            case "checkpoint" if self._given.checkpoint is not None:
+                self._given.checkpoint()
+
+    def _within(self, values: Mapping[str, float], group: str) -> Mapping[str, float]:
+        if not group:
+            return values
+        return {name: value for name, value in values.items() if name in self._given.groups[group]}
+
     def _restore(self, progress: int) -> None:
         assert self.snapshots is not None
-        rates = [] if self._scheduled else self._scheduled_rates()
+        rates = [] if self._given.scheduled else self._scheduled_rates()
         self.snapshots.restore(progress)
         for group, rate in rates:
             if isinstance(rate, torch.Tensor):

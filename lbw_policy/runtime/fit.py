@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import fnmatch
 from collections.abc import Iterator
 
 from torch import nn
@@ -10,27 +10,26 @@ from torch.optim import Optimizer
 
 from lbw_policy.actions import unscalable, unskippable
 from lbw_policy.errors import AttachError
-from lbw_policy.risk import STANDARD_SOURCES
+from lbw_policy.runtime.cadence import cadence
 from lbw_policy.semantics import policy as p
-from lbw_policy.semantics.signals import SIGNALS, Need
+from lbw_policy.semantics.plugins import signal_kind
+from lbw_policy.semantics.signals import Need
 from lbw_policy.semantics.walk import actions_of
-from lbw_policy.telemetry import Plan
-
-_SLOW = 10
-"""How often the signals that need forward hooks are sampled for a risk model's own features."""
+from lbw_policy.telemetry import Layers, Plan
 
 
-def check_fit(policy: p.Policy, optimizer: Optimizer, model: nn.Module | None) -> None:
+def check_fit(policy: p.Policy, optimizer: Optimizer, model: nn.Module | None, checkpoint: object) -> None:
     """Raise AttachError, naming every reason, if the policy cannot work here."""
     reasons = [*_unmeasurable(policy, model), *_undoable(policy, optimizer, model)]
+    if checkpoint is None and any(isinstance(action, p.Checkpoint) for action in actions_of(policy)):
+        reasons.append("`checkpoint` calls your function, so it needs `checkpoint=`")
     if reasons:
         raise AttachError(f"policy `{policy.name}` does not fit: " + "; ".join(dict.fromkeys(reasons)))
 
 
 def _unmeasurable(policy: p.Policy, model: nn.Module | None) -> Iterator[str]:
     for signal in policy.signals:
-        needs_model = not signal.observed and SIGNALS[signal.source].need is Need.MODEL
-        if needs_model and model is None:
+        if model is None and not signal.observed and _needs_model(signal.source):
             yield f"signal `{signal.name}` reads `telemetry.{signal.source}`, which needs `model=`"
 
 
@@ -49,23 +48,30 @@ def _undoable(policy: p.Policy, optimizer: Optimizer, model: nn.Module | None) -
         yield "`freeze ... by activation_variance` needs `model=`"
 
 
+def match_groups(policy: p.Policy, layers: Layers) -> dict[str, frozenset[str]]:
+    """Return the layers of each group; raises AttachError for a glob that matches none."""
+    return {group.name: frozenset(_matched(group, tuple(layers.parameters))) for group in policy.layers}
+
+
+def _matched(group: p.LayerGroup, names: tuple[str, ...]) -> Iterator[str]:
+    for glob in group.globs:
+        found = fnmatch.filter(names, glob)
+        if not found:
+            examples = ", ".join(f"`{name}`" for name in names[:5])
+            raise AttachError(f"layer group `{group.name}`: `{glob}` matches no layer; layers are {examples}, ...")
+        yield from (name for name in found if not any(fnmatch.fnmatchcase(name, out) for out in group.excepted))
+
+
 def plan_for(policy: p.Policy, model: nn.Module | None) -> Plan:
     """Return what to measure: the policy's signals, the risk models' features, the freeze ranking."""
-    every: dict[str, int] = {"loss": 1}
-    for source, ticks in _wanted(policy):
-        if model is not None or SIGNALS[source].need is not Need.MODEL:
-            every[source] = math.gcd(every.get(source, ticks), ticks)
+    every = cadence(policy)
     return Plan(
-        every=every,
+        every={source: ticks for source, ticks in every.items() if model is not None or not _needs_model(source)},
         layer_statistics=frozenset(action.by for action in actions_of(policy) if isinstance(action, p.Freeze)),
         observed=frozenset(signal.source for signal in policy.signals if signal.observed),
     )
 
 
-def _wanted(policy: p.Policy) -> Iterator[tuple[str, int]]:
-    yield from ((signal.source, signal.every) for signal in policy.signals if not signal.observed)
-    if any(isinstance(action, p.Clip) for action in actions_of(policy)):
-        yield "grad_norm", 1
-    if any(risk.standard for risk in policy.risks):
-        for source in STANDARD_SOURCES:
-            yield source, _SLOW if SIGNALS[source].need is Need.MODEL else 1
+def _needs_model(source: str) -> bool:
+    kind = signal_kind(source)
+    return kind is not None and kind.need is Need.MODEL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,11 +12,13 @@ from attrs import define
 from lbw_policy import saved
 from lbw_policy.errors import Halted, StateError
 from lbw_policy.limits import Grant
-from lbw_policy.machine import RiskValues, Session, Turn, by_signal
+from lbw_policy.machine import Session, Turn, by_signal
 from lbw_policy.record import Intervention, Ledger, log
 from lbw_policy.risk import Assessment, RiskModel
+from lbw_policy.runtime.deciding import Deciding
 from lbw_policy.runtime.effects import Effects
 from lbw_policy.runtime.hooks import Hooks
+from lbw_policy.runtime.plugged import Plugged
 from lbw_policy.runtime.records import Recorder
 from lbw_policy.runtime.summary import Summary, summarise
 from lbw_policy.semantics.policy import Policy
@@ -39,6 +41,7 @@ class Parts:
     session: Session
     effects: Effects
     ledger: Ledger
+    plugged: Plugged | None = None
 
 
 class Guard:
@@ -52,7 +55,7 @@ class Guard:
         self.hooks: Hooks | None = None
         self._parts = parts
         self._recorder = Recorder(parts.session, parts.ledger)
-        self._risk: Mapping[str, Assessment] = {}
+        self._deciding = Deciding(parts.session, parts.risks)
         self._readings = Readings({}, {})
         self._turn: Turn | None = None
         self._updates = True
@@ -93,7 +96,7 @@ class Guard:
     @property
     def risk(self) -> Mapping[str, Assessment]:
         """What each risk of the policy said at the last tick, by name."""
-        return MappingProxyType(dict(self._risk))
+        return MappingProxyType(dict(self._deciding.said))
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:
@@ -102,8 +105,7 @@ class Guard:
 
     def risk_status(self, name: str) -> str:
         """Return `not ready`, `not trusted` or `trusted` for a risk of the policy, with the reason why."""
-        model = self._parts.risks[name]
-        return model.status + (f": {model.why}" if model.why else "")
+        return self._deciding.status(name)
 
     def summary(self) -> Summary:
         """Return what the guard did so far; `str()` of it is for people."""
@@ -157,13 +159,11 @@ class Guard:
         self._parts.effects.release()
         if self._failures >= _MOST_FAILURES:
             return
-        session = self._parts.session
         self._readings = self._parts.collector.read(self.tick)
+        self._note_failures(self._readings.failures)
         values = by_signal(self.policy, self.tick, self._readings.values)
         self._notice_silence(values)
-        session.begin(values)
-        norm = self._readings.values.get("grad_norm")
-        self._turn = session.decide(self._assess(), norm, self._parts.effects.impossible)
+        self._turn = self._deciding.decide(values, self._readings.values, self._parts.effects.impossible)
         self._parts.effects.choose(self._turn.granted, self._readings.layers)
         self._recorder.tick(self, self._turn, self._parts.effects.frozen)
         self._act(self._turn)
@@ -179,24 +179,20 @@ class Guard:
                 self._recorder.warn(self, self.tick, text)
             self._silent = None
 
-    def _assess(self) -> dict[str, RiskValues]:
-        machine, found = self._parts.session.machine, {}
-        for risk in self.policy.risks:
-            extra = machine.features(risk)
-            found[risk.name] = self._parts.risks[risk.name].assess(self.tick, self._readings.values, extra)
-        self._risk = found
-        return {name: RiskValues(one.probability, one.alarm, one.trusted) for name, one in found.items()}
-
     def _act(self, turn: Turn) -> None:
         """Carry out the grants; their records are already made."""
         if self.mode == "shadow":
+            self._parts.collector.before_update()
             return
         halt = next((grant for grant in turn.granted if grant.request.action == "halt"), None)
         if halt is not None:
             tick = self.tick
             self._parts.session.finish(applied=False)
             raise Halted(f"policy `{self.policy.name}` halted the run at tick {tick}: {halt.request.rule}", tick)
+        # Plugins act first, on the run as the loop left it; what the guard undoes later is then its own only.
+        failures = self._parts.plugged.act(turn.granted, self.tick) if self._parts.plugged else []
         self._updates = self._parts.effects.apply(turn.granted)
+        self._note_failures(failures)
         if self._updates:
             self._parts.collector.before_update()
 
@@ -208,14 +204,8 @@ class Guard:
             self._parts.collector.after_update()
         else:
             self._parts.collector.forget()
-        self._learn(self._turn)
-
-    def _learn(self, turn: Turn) -> None:
-        values = self._readings.values
-        finite = not any(values.get(name) for name in ("nonfinite_grads", "nonfinite_params"))
-        intervened = self.mode == "act" and any(_changes(grant) for grant in turn.granted)
-        for model in self._parts.risks.values():
-            model.learn(self.tick, values.get("loss"), finite, intervened)
+        intervened = self.mode == "act" and any(_changes(grant) for grant in self._turn.granted)
+        self._deciding.learn(self._readings.values, intervened=intervened)
 
     def _end(self) -> None:
         """End the tick: count progress, and keep the snapshots the schedule asks for."""
@@ -228,6 +218,14 @@ class Guard:
             snapshots.drop(progress)
         if upkeep.take:
             snapshots.capture(tick, self.progress)
+
+    def _note_failures(self, reasons: Iterable[str]) -> None:
+        """Record what plugins failed at; the tick goes on without them, unless the policy says to halt."""
+        for reason in reasons:
+            self._recorder.failure(self, self.tick, reason)
+            log.error("tick %d: %s", self.tick, reason)
+            if self.policy.on_failure == "halt":
+                raise Halted(f"the guard failed at tick {self.tick}: {reason}", self.tick)
 
     def _failed(self, error: Exception) -> None:
         """Fail safe: undo everything, record it, and let the run go on (or halt, if the policy says so)."""

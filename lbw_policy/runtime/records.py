@@ -7,8 +7,9 @@ from typing import Protocol
 from attrs import evolve
 
 from lbw_policy.limits import Grant, Outcome
-from lbw_policy.machine import Decision, Session, Turn
+from lbw_policy.machine import Decision, Message, Session, Turn
 from lbw_policy.record import Intervention, Ledger, log
+from lbw_policy.semantics.policy import Alert, Level, Reflex
 
 _LEVELS = {"info": 20, "warning": 30, "critical": 50}
 
@@ -22,14 +23,16 @@ class Present(Protocol):
 
 
 class Recorder:
-    """Turns one tick's decision and grants into records."""
+    """Turns one tick's decision and grants into records; `aloud`, alerts go to the log too."""
 
-    def __init__(self, session: Session, ledger: Ledger) -> None:
+    def __init__(self, session: Session, ledger: Ledger, *, aloud: bool = True) -> None:
         self._session = session
+        self._aloud = aloud
         self._ledger = ledger
         policy = session.policy
-        self._places = {f"reflex {one.name}": one.place for one in policy.reflexes}
-        self._places |= {f"level {one.name}": one.place for one in policy.levels if one.place}
+        rules: tuple[Reflex | Level | Alert, ...] = (*policy.reflexes, *policy.levels, *policy.alerts)
+        self._places = {one.rule: one.place for one in rules if one.place}
+        self._reasons = {one.rule: one.why for one in rules}
         self._refused: dict[str, tuple[str, str]] = {}
 
     def tick(self, now: Present, turn: Turn, frozen: tuple[str, ...]) -> None:
@@ -44,7 +47,7 @@ class Recorder:
                 self._ledger.add(self._intervention(now, turn.decision, grant, layers))
         self._refused = refused
         for message in turn.decision.messages:
-            self._say(now, turn.decision.tick, message.severity, f"{message.alert}: {message.text}")
+            self._say(now, turn.decision.tick, message)
 
     def _intervention(self, now: Present, decision: Decision, grant: Grant, layers: tuple[str, ...]) -> Intervention:
         rule, machine, policy = grant.request.rule, self._session.machine, self._session.policy
@@ -64,6 +67,7 @@ class Recorder:
             values={one.name: machine.evaluator.reading(one.name) for one in policy.signals},
             layers=layers,
             left=grant.left,
+            why=self._reasons.get(rule, ""),
             mode=now.mode,
         )
 
@@ -77,9 +81,12 @@ class Recorder:
             evolve(note, mode=now.mode, progress=at.progress, level=at.level, policy=at.policy.digest),
         )
 
-    def _say(self, now: Present, tick: int, severity: str, text: str) -> None:
-        self._add(now, _note(tick, f"alert {text.split(':', 1)[0]}", "alert", severity, text))
-        log.log(_LEVELS.get(severity, 30), "tick %d: %s", tick, text)
+    def _say(self, now: Present, tick: int, message: Message) -> None:
+        text, rule = f"{message.alert}: {message.text}", message.rule
+        note = _note(tick, rule, "alert", message.severity, text)
+        self._add(now, evolve(note, place=self._place(rule), why=self._reasons.get(rule, "")))
+        if self._aloud:
+            log.log(_LEVELS.get(message.severity, 30), "tick %d: %s", tick, text)
 
     def warn(self, now: Present, tick: int, text: str) -> None:
         """Record a warning of the guard's own."""

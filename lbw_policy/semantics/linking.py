@@ -195,6 +195,7 @@ class _Linker:
     def _read(self, word: nodes.Word, path: Path, name: str, chain: tuple[File, ...]) -> File | None:
         key = _key(path)
         if any(file.key == key for file in chain):
+            self.whole = False
             start = next(at for at, file in enumerate(chain) if file.key == key)
             names = " -> ".join([file.source.name for file in chain[start:]] + [chain[start].source.name])
             self._error("LBW601", f"the file leads back to itself: {names}", word.span, "take one of the steps out")

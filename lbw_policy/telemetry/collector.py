@@ -12,6 +12,7 @@ from lbw_policy.semantics.signals import LAYER_STATISTICS, SIGNALS, Need
 from lbw_policy.telemetry.activations import ACTIVATIONS, Activations
 from lbw_policy.telemetry.gradients import GradientNorms, WeightCheck
 from lbw_policy.telemetry.layers import Layers
+from lbw_policy.telemetry.plugged import Plugged
 from lbw_policy.telemetry.readings import Due, Packet, Plan, Readings, Source, Value
 from lbw_policy.telemetry.told import LearningRate, Observed
 from lbw_policy.telemetry.updates import Motion
@@ -41,6 +42,9 @@ class Collector:
         if self._activations is not None:
             self._sources.append(self._activations)
         self._sources.append(self._observed)
+        self._plugged = Plugged(plan.plugins)
+        if plan.plugins:
+            self._sources.append(self._plugged)
 
     def observe(self, values: Mapping[str, object]) -> None:
         """Take the user's numbers for the coming tick; a later value of the same name replaces an earlier one.
@@ -52,7 +56,7 @@ class Collector:
 
     def read(self, tick: int) -> Readings:
         """Measure what is due in this tick and return it; observed values are used up."""
-        due = Due(self._due(tick), self._due(tick + 1))
+        due = Due(self._due(tick), self._due(tick + 1), tick)
         if self._tick is not None and tick != self._tick + 1:
             self._motion.forget()
         packet, values = Packet(), dict[str, Value]()
@@ -63,7 +67,7 @@ class Collector:
             for source in self._sources:
                 values.update(source.values(numbers))
         self._tick = tick
-        return Readings(self._reported(values, due), self._layer_values())
+        return Readings(self._reported(values, due), self._layer_values(), self._plugged.failures())
 
     def before_update(self) -> None:
         """Sample the weights if the next tick reports on this update."""
@@ -116,16 +120,16 @@ class Collector:
 
 
 def _asked(plan: Plan) -> frozenset[str]:
-    return frozenset(name for name in plan.every if SIGNALS[name].need is Need.OBSERVED)
+    return frozenset(name for name in plan.every if name in SIGNALS and SIGNALS[name].need is Need.OBSERVED)
 
 
 def _check(plan: Plan, layers: Layers) -> None:
     for name, every in plan.every.items():
-        if name not in SIGNALS:
+        if name not in SIGNALS and name not in plan.plugins:
             raise ValueError(f"there is no signal `{name}` to measure")
         if every < 1:
             raise ValueError(f"expected `{name}` every 1 tick or more, found {every}")
-        if SIGNALS[name].need is Need.MODEL and not layers.modules:
+        if name in SIGNALS and SIGNALS[name].need is Need.MODEL and not layers.modules:
             raise AttachError(f"the signal `{name}` needs the model: attach with `model=`")
     if plan.layer_statistics - set(LAYER_STATISTICS):
         raise ValueError(f"layers have no statistic `{min(plan.layer_statistics - set(LAYER_STATISTICS))}`")

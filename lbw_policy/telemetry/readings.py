@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 
 Value = float | None
 Numbers = Mapping[str, list[float]]
@@ -19,20 +19,26 @@ class Plan:
 
     `every` maps a source (a key of `semantics.signals.SIGNALS`) to how many ticks lie between two
     samples: it is sampled in ticks that `every` divides. `layer_statistics` are wanted per layer
-    (every 10 ticks where `every` does not say). `observed` are the user's own names.
+    (every 10 ticks where `every` does not say). `observed` are the user's own names. `plugins` are
+    further sources, each measured by a function of the tick.
     """
 
     every: Mapping[str, int]
     layer_statistics: frozenset[str] = frozenset()
     observed: frozenset[str] = frozenset()
+    plugins: Mapping[str, Callable[[int], object]] = field(factory=dict)
 
 
 @frozen
 class Readings:
-    """One tick's telemetry: None means not due, not observed or not available yet; NaN and inf are readings."""
+    """One tick's telemetry: None means not due, not observed or not available yet; NaN and inf are readings.
+
+    `failures` has what plugins failed at for the first time.
+    """
 
     values: Mapping[str, Value]
     layers: Mapping[str, Mapping[str, float]]
+    failures: tuple[str, ...] = ()
 
 
 @frozen
@@ -41,6 +47,7 @@ class Due:
 
     now: frozenset[str]
     next: frozenset[str]
+    tick: int = 0
 
 
 class Source(Protocol):

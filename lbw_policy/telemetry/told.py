@@ -44,7 +44,7 @@ class Observed:
 
     def take(self, values: Mapping[str, object]) -> None:
         """Keep the values; none is kept if one of them is refused."""
-        self._values.update({name: _number(self._known(name), value) for name, value in values.items()})
+        self._values.update({name: number(self._known(name), value) for name, value in values.items()})
 
     def measure(self, _: Due, packet: Packet) -> None:
         """Queue the values that are tensors."""
@@ -70,7 +70,8 @@ class Observed:
         raise ValueError(f"the policy reads no observed value `{name}`, it reads {known}{hint}")
 
 
-def _number(name: str, value: object) -> float | torch.Tensor:
+def number(name: str, value: object) -> float | torch.Tensor:
+    """Return a value as a number, or as a tensor to be read later; `TypeError` for anything that is not one number."""
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
         wide = torch.float32 if value.device.type == "mps" else torch.float64
         return value.detach().reshape(1).to(wide, copy=True)

@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 
 from lbw_policy.errors import StateError
 from lbw_policy.limits import Grant, Limiter, Outcome, Request, Situation
-from lbw_policy.semantics.policy import Budget, FreezeLimit, Limits, RollbackLimit, ScaleLimit, SkipLimit
+from lbw_policy.semantics.policy import (
+    Budget,
+    CustomLimit,
+    FreezeLimit,
+    Limits,
+    RollbackLimit,
+    ScaleLimit,
+    SkipLimit,
+)
 from tests.strategies import anything, limit_sets
 
-ASKABLE = ("halt", "rollback", "skip", "freeze", "clip", "scale_lr")
+ASKABLE = ("halt", "rollback", "skip", "freeze", "clip", "scale_lr", "boost", "nudge", "unlimited")
 LIMITS = Limits(
     scale_lr=ScaleLimit(0.1, 1.0),
     skip=SkipLimit(2, Budget(3, 10)),
@@ -69,6 +77,10 @@ def within(events: list[int], budget: Budget | None) -> bool:
     return all(sum(start <= e < start + budget.window for e in events) <= budget.count for start in events)
 
 
+def _custom(limits: Limits, name: str) -> CustomLimit | None:
+    return next((limit for limit in limits.custom if limit.name == name), None)
+
+
 @settings(max_examples=200, deadline=None)
 @given(limits=limit_sets(), history=st.lists(ticks(), max_size=60))
 def test_every_budget_holds_in_every_window(limits: Limits, history: list[tuple[list[Request], Situation]]) -> None:
@@ -76,6 +88,9 @@ def test_every_budget_holds_in_every_window(limits: Limits, history: list[tuple[
 
     assert within(events(found), limits.intervene)
     assert within(events(found, "clip"), limits.clip)
+    for name in ("boost", "nudge", "unlimited"):
+        custom = _custom(limits, name)
+        assert within(events(found, name), custom.budget if custom else Budget(0, 1))
     assert within(events(found, "skip"), limits.skip.budget if limits.skip else Budget(0, 1))
     assert within(events(found, "rollback"), limits.rollback.budget if limits.rollback else Budget(0, 1))
 
@@ -96,6 +111,14 @@ def test_every_amount_stays_in_its_bounds(limits: Limits, history: list[tuple[li
             case "freeze":
                 assert limits.freeze is not None
                 assert 0.0 < (grant.amount or 0) <= limits.freeze.share
+            case "boost" | "nudge" as name:
+                limit = _custom(limits, name)
+                assert limit is not None
+                if limit.low is not None and limit.high is not None:
+                    assert grant.amount is not None
+                    assert limit.low <= grant.amount <= limit.high
+                else:
+                    assert grant.amount is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -157,6 +180,38 @@ def test_a_factor_that_is_not_a_number_gives_the_careful_end() -> None:
     (grant,) = Limiter(LIMITS).rule(0, [Request("scale_lr", "r", math.nan)], Situation())
 
     assert (grant.amount, grant.outcome) == (0.1, Outcome.REDUCED)
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted"), [(math.nan, -2.0), (None, -2.0), (math.inf, 3.0), (-9.0, -2.0), (1.0, 1.0)]
+)
+def test_a_plugins_amount_is_clamped_and_the_lower_end_is_the_careful_one(asked: float | None, granted: float) -> None:
+    limiter = Limiter(Limits(custom=(CustomLimit("boost", -2.0, 3.0, Budget(1, 10)),), intervene=Budget(5, 10)))
+    (grant,) = limiter.rule(0, [Request("boost", "r", asked)], Situation())
+    (spent,) = limiter.rule(1, [Request("boost", "r", asked)], Situation())
+
+    assert (grant.amount, grant.outcome) == (granted, Outcome.GRANTED if asked == granted else Outcome.REDUCED)
+    assert spent.outcome is Outcome.REFUSED
+
+
+def test_a_plugin_without_a_limit_is_refused_with_the_reason() -> None:
+    (grant,) = Limiter(LIMITS).rule(0, [Request("boost", "r", 1.0)], Situation())
+
+    assert (grant.outcome, grant.reason) == (Outcome.REFUSED, "the policy has no limit for it")
+
+
+def test_an_action_of_a_plugin_costs_one_intervention() -> None:
+    limiter = Limiter(Limits(custom=(CustomLimit("boost", None, None, Budget(9, 10)),), intervene=Budget(2, 10)))
+    outcomes = [limiter.rule(tick, [Request("boost", "r")], Situation())[0].outcome for tick in range(3)]
+
+    assert outcomes == [Outcome.GRANTED, Outcome.GRANTED, Outcome.REFUSED]
+
+
+def test_a_limit_under_the_name_of_a_built_in_changes_nothing() -> None:
+    limits = Limits(custom=(CustomLimit("skip", None, None, Budget(9, 10)),))
+    (grant,) = Limiter(limits).rule(0, [Request("skip", "r")], Situation())
+
+    assert grant.outcome is Outcome.REFUSED
 
 
 def test_a_held_factor_costs_one_intervention_only() -> None:

@@ -1,0 +1,54 @@
+"""What one tick's readings lead to: state machine, risk models and limiter. Guard and replay both drive this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import define, field
+
+from lbw_policy.limits import Request
+from lbw_policy.machine import RiskValues, Session, Turn
+from lbw_policy.risk import Assessment, RiskModel
+
+Readings = Mapping[str, float | None]
+
+
+@define(eq=False)
+class Deciding:
+    """A session and the risk models of its policy. One tick is `decide`, `learn`, and the session's `finish`.
+
+    `said` has what each risk said at the last tick, by name.
+    """
+
+    session: Session
+    risks: Mapping[str, RiskModel]
+    said: Mapping[str, Assessment] = field(init=False, factory=dict)
+
+    def decide(
+        self,
+        values: Readings,
+        readings: Readings,
+        impossible: Callable[[Request], str | None] = lambda _: None,
+    ) -> Turn:
+        """Decide from the signals by name and the same readings by source; `impossible` is the session's."""
+        self.session.begin(values)
+        return self.session.decide(self._assess(readings), readings.get("grad_norm"), impossible)
+
+    def _assess(self, readings: Readings) -> dict[str, RiskValues]:
+        session, found = self.session, {}
+        for risk in session.policy.risks:
+            extra = session.machine.features(risk)
+            found[risk.name] = self.risks[risk.name].assess(session.tick, readings, extra)
+        self.said = found
+        return {name: RiskValues(one.probability, one.alarm, one.trusted) for name, one in found.items()}
+
+    def learn(self, readings: Readings, *, intervened: bool) -> None:
+        """Teach the risk models the tick's outcome; `intervened` tells whether the update was altered."""
+        finite = not (readings.get("nonfinite_grads") or readings.get("nonfinite_params"))
+        for model in self.risks.values():
+            model.learn(self.session.tick, readings.get("loss"), finite, intervened)
+
+    def status(self, name: str) -> str:
+        """Return `not ready`, `not trusted` or `trusted` for a risk of the policy, with the reason why."""
+        model = self.risks[name]
+        return model.status + (f": {model.why}" if model.why else "")
