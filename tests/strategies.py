@@ -1,10 +1,14 @@
-"""Hypothesis strategies shared by all tests; every new construct of the language is added here."""
+"""Hypothesis strategies shared by all tests; every new construct of the language is added here.
+
+Strategies without state are cached: building a recursive one anew for each draw takes most of a test's time.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from attrs import define, evolve, field
 from hypothesis import strategies as st
@@ -33,6 +37,8 @@ from lbw_policy.semantics.policy import (
     Action,
     Budget,
     Clip,
+    Custom,
+    CustomLimit,
     Freeze,
     FreezeLimit,
     Halt,
@@ -80,12 +86,14 @@ SIGNALS = ("loss", "grad", "outliers")
 RISKS = ("divergence",)
 
 
+@cache
 def missing_rules() -> st.SearchStrategy[Missing]:
     """Draw what an absent reading means."""
     hold = st.integers(0, 6).map(lambda steps: Missing("hold", steps))
     return st.sampled_from((Missing("skip"), Missing("unsafe"))) | hold
 
 
+@cache
 def declarations(names: Sequence[str] = SIGNALS) -> st.SearchStrategy[tuple[Signal, ...]]:
     """Draw declarations of the named signals."""
     return st.tuples(
@@ -96,6 +104,7 @@ def declarations(names: Sequence[str] = SIGNALS) -> st.SearchStrategy[tuple[Sign
     )
 
 
+@cache
 def _constants() -> st.SearchStrategy[Number]:
     # A negative zero equals zero, so two expressions with them would share one window.
     return st.builds(
@@ -115,6 +124,7 @@ def _compound(inner: st.SearchStrategy[Number]) -> st.SearchStrategy[Number]:
     )
 
 
+@cache
 def numbers(signals: Sequence[str] = SIGNALS, risks: Sequence[str] = RISKS) -> st.SearchStrategy[Number]:
     """Draw a number over the named signals and risk models; units are not looked at."""
     reading = st.builds(Reading, st.sampled_from(tuple(signals)))
@@ -124,6 +134,7 @@ def numbers(signals: Sequence[str] = SIGNALS, risks: Sequence[str] = RISKS) -> s
     return st.recursive(st.one_of(leaves), _compound, max_leaves=5)
 
 
+@cache
 def conditions(signals: Sequence[str] = SIGNALS, risks: Sequence[str] = RISKS) -> st.SearchStrategy[Condition]:
     """Draw a condition over the named signals and risk models."""
     number = numbers(signals, risks)
@@ -169,6 +180,7 @@ def streams(
     return ticks
 
 
+@cache
 def budgets() -> st.SearchStrategy[Budget]:
     """Small budgets, so that short histories meet their ends."""
     return st.builds(Budget, st.integers(1, 6), st.integers(1, 30))
@@ -185,9 +197,19 @@ def limit_sets(draw: st.DrawFn) -> Limits:
         rollback=draw(st.none() | st.builds(RollbackLimit, st.integers(1, 30), budgets())),
         freeze=draw(st.none() | st.builds(FreezeLimit, st.floats(0.01, 0.9), st.integers(1, 10))),
         intervene=draw(st.none() | budgets()),
+        custom=tuple(draw(st.lists(custom_limits(), max_size=2, unique_by=lambda limit: limit.name))),
     )
 
 
+@st.composite
+def custom_limits(draw: st.DrawFn) -> CustomLimit:
+    """The limit of a plugin's action, with an amount or without."""
+    low, high = sorted((draw(ordinary), draw(ordinary)))
+    bounds = draw(st.sampled_from(((None, None), (low, high))))
+    return CustomLimit(draw(st.sampled_from(("boost", "nudge"))), *bounds, draw(budgets()))
+
+
+@cache
 def triggers() -> st.SearchStrategy[Trigger]:
     """A trigger on any condition with a short hold."""
     holds = st.integers(1, 5).flatmap(lambda window: st.tuples(st.integers(1, window), st.just(window)))
@@ -213,6 +235,7 @@ def ladders(draw: st.DrawFn) -> Ladder:
     return Ladder((Level("normal"), *(draw(_rungs(index)) for index in range(count))))
 
 
+@cache
 def actions() -> st.SearchStrategy[Action]:
     """Any action, with amounts far beyond what limits allow among the likely ones."""
     return st.one_of(
@@ -222,6 +245,7 @@ def actions() -> st.SearchStrategy[Action]:
         st.builds(ScaleLr, numbers(), st.integers(1, 6)),
         st.builds(Rollback, st.integers(1, 100)),
         st.builds(Freeze, st.floats(0.0, 1.0), st.just("grad_norm")),
+        st.builds(Custom, st.sampled_from(("boost", "nudge", "unlimited")), st.none() | numbers()),
     )
 
 

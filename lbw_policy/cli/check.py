@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import argparse
 import glob
+import io
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
+from lbw_policy.cli.formats import as_github, as_sarif
+from lbw_policy.cli.policies import add_param_option
 from lbw_policy.diagnostics import Diagnostic, Severity, Source, as_json, render
+from lbw_policy.errors import ResourceError
 from lbw_policy.resources import presets
-from lbw_policy.semantics import Checked, check, check_bytes, check_path
+from lbw_policy.semantics import MOST_BYTES, Checked, check, check_bytes, check_path, exists
+from lbw_policy.version import __version__
 
+Params = Mapping[str, float]
 CLEAN, FINDINGS, UNUSABLE = 0, 1, 2
+_UNREADABLE = ("LBW001", "LBW002", "LBW006")
+_EPILOG = """\
+exit codes: 0 no findings, 1 errors or warnings, 2 wrong usage or a file that cannot be read
+colour: on a terminal, unless NO_COLOR is set; FORCE_COLOR turns it on everywhere"""
 
 
 @frozen
@@ -28,37 +39,104 @@ class Result:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, glob, preset name, or `-` for standard input")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print findings")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="file, glob, folder (every `.lbw` file in it), preset name, or `-` for standard input",
+    )
+    add_param_option(parser)
+    parser.add_argument("--format", choices=tuple(_SHOW), default="text", help="how to print findings")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check every file; return 0 if clean, 1 with findings, 2 if something could not be read."""
-    results = [result for path in arguments.paths for result in _results(path)]
-    show = _show_json if arguments.format == "json" else _show_text
-    show(results)
+    """Check every file once; return 0 if clean, 1 with findings, 2 if something could not be read."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a policy may hold what the terminal cannot show
+    try:
+        results = _check_all(arguments.paths, dict(arguments.params))
+    except ResourceError as error:
+        print(f"lbw-check: {error}", file=sys.stderr)
+        return UNUSABLE
+    _SHOW[arguments.format](results)
     return _exit_code(results)
 
 
-def _results(path: str) -> Iterator[Result]:
-    if path == "-":
-        yield Result("<stdin>", check_bytes("<stdin>", sys.stdin.buffer.read()))
-    elif glob.has_magic(path) and not Path(path).exists():
-        found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - the pattern may be absolute
-        yield from (Result(name, check_path(Path(name))) for name in found)
-        if not found:
-            yield Result(path, Checked(None, (Diagnostic("LBW006", "the glob matches no file", Source(path, "")),)))
-    elif path in presets() and not Path(path).exists():
-        yield Result(path, check(path))
+# What to check
+
+
+def _check_all(words: Sequence[str], params: Params) -> list[Result]:
+    """Check what the words of the command line name, each file once."""
+    results, seen = [], set()
+    for word in words:
+        for result in _results(word, params):
+            key = _same_file(result.name)
+            if key not in seen:
+                seen.add(key)
+                results.append(result)
+    return results
+
+
+def _same_file(name: str) -> str:
+    path = Path(name) if exists(Path(name)) else presets().get(name)  # as `check` reads a name
+    return os.path.realpath(path) if path else name
+
+
+def _results(word: str, params: Params) -> Iterator[Result]:
+    path = Path(word)
+    if word == "-":
+        yield Result("<stdin>", _check_stdin(params))
+    elif not word:
+        yield _nothing(word, "LBW001", "expected a path, found an empty word")
+    elif exists(path) and path.is_dir():
+        files = sorted(str(file) for file in path.rglob("*.lbw"))
+        yield from _check_files(word, files, params, "the folder has no `.lbw` file")
+    elif exists(path):
+        yield Result(str(path), check_path(path, params))
+    elif glob.has_magic(word):
+        found = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        files = [file for file in found if not Path(file).is_dir()]
+        yield from _check_files(word, files, params, "the glob matches no file")
     else:
-        yield Result(path, check_path(Path(path)) if Path(path).exists() else check(path))
+        yield Result(word, check(word, params=params))
+
+
+def _check_files(word: str, files: Sequence[str], params: Params, complaint: str) -> Iterator[Result]:
+    if not files:
+        yield _nothing(word, "LBW006", complaint)
+    for file in files:
+        yield Result(file, check_path(Path(file), params))
+
+
+def _nothing(word: str, code: str, complaint: str) -> Result:
+    return Result(word, Checked(None, (Diagnostic(code, complaint, Source(word or "lbw-check", "")),)))
+
+
+def _check_stdin(params: Params) -> Checked:
+    if sys.stdin is None:
+        finding = Diagnostic("LBW001", "cannot read the standard input: it is closed", Source("<stdin>", ""))
+        return Checked(None, (finding,))
+    return check_bytes("<stdin>", sys.stdin.buffer.read(MOST_BYTES + 1), params)
+
+
+# How to show it
 
 
 def _show_text(results: Sequence[Result]) -> None:
+    colour = _colour()
     for result in results:
         for finding in result.checked.diagnostics:
-            print(render(finding) + "\n")
+            print(render(finding, colour=colour) + "\n")
     print(_verdict(results))
+
+
+def _colour() -> bool:
+    """Tell whether to colour: on a terminal, where NO_COLOR and FORCE_COLOR say nothing else."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def _verdict(results: Sequence[Result]) -> str:
@@ -83,9 +161,24 @@ def _show_json(results: Sequence[Result]) -> None:
     print(json.dumps({"version": 1, "files": files, "findings": findings}, indent=2))
 
 
+def _show_github(results: Sequence[Result]) -> None:
+    for result in results:
+        for finding in result.checked.diagnostics:
+            print(as_github(finding))
+    print(_verdict(results))
+
+
+def _show_sarif(results: Sequence[Result]) -> None:
+    findings = [finding for result in results for finding in result.checked.diagnostics]
+    print(json.dumps(as_sarif(findings), indent=2))
+
+
+_SHOW = {"text": _show_text, "json": _show_json, "github": _show_github, "sarif": _show_sarif}
+
+
 def _exit_code(results: Sequence[Result]) -> int:
     codes = [finding.code for result in results for finding in result.checked.diagnostics]
-    if any(code in ("LBW001", "LBW002", "LBW006") for code in codes):
+    if any(code in _UNREADABLE for code in codes):
         return UNUSABLE
     return FINDINGS if codes else CLEAN
 
@@ -94,7 +187,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `lbw-check`."""
     parser = argparse.ArgumentParser(prog="lbw-check", description="Check policy files.")
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    parser.add_argument("--version", action="version", version=f"lbw-check {__version__}")
+    try:
+        code = run(parser.parse_args(argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINDINGS
+    except KeyboardInterrupt:
+        return 130
+    return code
 
 
 if __name__ == "__main__":

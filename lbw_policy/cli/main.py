@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "check": ("lbw_policy.cli.check", "check policy files"),
+    "graph": ("lbw_policy.cli.graph", "draw a policy's levels, as Mermaid or dot"),
+    "explain": ("lbw_policy.cli.explain", "say in plain sentences what a policy does, or what a code means"),
+    "diff": ("lbw_policy.cli.diff", "tell what differs in meaning between two policies"),
     "demo": ("lbw_policy.cli.demo", "train a small GPT through seeded trouble, unguarded and guarded"),
+    "replay": ("lbw_policy.cli.replay", "run a policy over recorded telemetry"),
+    "fmt": ("lbw_policy.cli.fmt", "write policy files in canonical layout"),
+    "lsp": ("lbw_policy.cli.lsp", "serve editors: findings, hover, completion, formatting (extra `lsp`)"),
+    "test": ("lbw_policy.cli.test", "run the tests in policy files"),
 }
 
 
@@ -34,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _version() -> int:
-    from lbw_policy import __version__
+    from lbw_policy.version import __version__
 
     print(f"lbw {__version__}")
     return 0

@@ -5,8 +5,12 @@ from __future__ import annotations
 from lbw_policy.semantics import ceilings
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Statistic
+from lbw_policy.semantics.lint_conditions import lint_conditions
+from lbw_policy.semantics.lint_limits import lint_limits, lint_params
+from lbw_policy.semantics.lint_rules import lint_levels, lint_reflexes, lint_risks
 from lbw_policy.semantics.report import Report
 from lbw_policy.semantics.scope import Scope
+from lbw_policy.semantics.sites import adjustable, levels, sites
 from lbw_policy.semantics.walk import actions_of, conditions_of, numbers_of, parts
 from lbw_policy.syntax import nodes
 
@@ -19,6 +23,13 @@ def lint(report: Report, policy: p.Policy, scope: Scope, statements: tuple[nodes
     _unused(report, scope)
     _no_way_back(report, policy, statements)
     _limit_never_used(report, policy, statements)
+    found = sites(policy, statements)
+    lint_conditions(report, policy, found, adjustable(statements))
+    lint_levels(report, policy, levels(policy, statements))
+    lint_reflexes(report, policy, statements)
+    lint_risks(report, policy, found, statements)
+    lint_limits(report, policy, statements)
+    lint_params(report, policy, statements)
 
 
 def _memory(report: Report, policy: p.Policy) -> None:

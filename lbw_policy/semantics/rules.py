@@ -135,8 +135,9 @@ class RuleChecker:
 
     def _periodic(self, node: nodes.Each) -> p.Periodic:
         if node.action.name in ("clip", "freeze"):
-            self.report.error("LBW310", f"`{node.action.name}` is held, so it cannot be repeated", node.action.span,
-                              f"write `do {node.action.name} ...` without `each`: it lasts as long as the level")  # fmt: skip
+            held = node.action.name
+            self.report.error("LBW310", f"`{held}` is held, so it cannot be repeated", node.action.span,
+                              f"write `do {held} ...` without `each`: it lasts as long as the level")  # fmt: skip
         return p.Periodic(self.literals.duration(node.every), self.action(node.action))
 
     def trigger(self, node: nodes.Expression, hold: nodes.Hold | None) -> p.Trigger | None:

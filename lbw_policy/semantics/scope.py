@@ -92,8 +92,8 @@ class Scope:
         """Return the name of a layer group and mark it used; report an undeclared one."""
         self.used.add(word.text)
         if word.text not in self.groups and word.text not in self.broken:
-            self.report.error("LBW201", f"undefined layer group `{word.text}`", word.span,
-                              did_you_mean(word.text, tuple(self.groups)) or 'declare `layers NAME = "GLOB"`')  # fmt: skip
+            advice = did_you_mean(word.text, tuple(self.groups)) or 'declare `layers NAME = "GLOB"`'
+            self.report.error("LBW201", f"undefined layer group `{word.text}`", word.span, advice)
         return word.text
 
     def undefined(self, name: str, span: Span) -> None:

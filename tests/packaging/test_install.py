@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 _SHOW = "import lbw_policy as l; print(l.__file__); print(sorted(l.presets())); print(l.load('monitor').name)"
 
+_EXPLAIN = "import sys; from lbw_policy.cli.main import main; sys.exit(main(['explain', 'lbw204']))"
+
 
 def _run(*words: str | Path, cwd: Path, **environment: str) -> str:
     found = subprocess.run(
@@ -43,6 +45,9 @@ def test_a_wheel_carries_grammar_and_policies(built: Path, tmp_path: Path) -> No
 
     assert shown[0].startswith(str(site))
     assert shown[1:] == ["['conservative', 'monitor', 'transformer_pretraining']", "monitor"]
+    page = _run("-c", _EXPLAIN, cwd=tmp_path, PYTHONPATH=str(site))
+    assert page == (ROOT / "docs" / "codes" / "LBW204.md").read_text(encoding="utf-8")
+    assert len(list(site.glob("lbw_policy/codes/*.md"))) == len(list((ROOT / "docs" / "codes").glob("*.md")))
 
 
 def test_the_source_distribution_builds_and_carries_the_tests(built: Path) -> None:
