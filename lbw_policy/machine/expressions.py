@@ -7,7 +7,7 @@ from typing import Any
 
 from lbw_policy import saved
 from lbw_policy.errors import StateError
-from lbw_policy.machine.closures import TruthClosure
+from lbw_policy.machine.closures import NumberClosure, TruthClosure
 from lbw_policy.machine.compiler import Compiler, Phase
 from lbw_policy.machine.readings import Readings, RiskValues
 from lbw_policy.semantics.expressions import Condition, Number
@@ -79,6 +79,10 @@ class Evaluator:
     def number(self, index: int) -> float | None:
         """Return the value of `numbers[index]` this tick, None while it is not ready."""
         return self._numbers[index]()
+
+    def read_number(self, index: int) -> NumberClosure:
+        """Return what gives the value of `numbers[index]` in any tick."""
+        return self._numbers[index]
 
     def truth(self, index: int) -> int:
         """Return the `Truth` of `conditions[index]` this tick."""

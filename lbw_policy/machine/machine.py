@@ -42,6 +42,10 @@ class StateMachine:
     def _bind(self) -> None:
         """Put each rule beside the test of its condition."""
         program, test = self.program, self.evaluator.test
+        place, read = program.number_index, self.evaluator.read_number
+        self._features = {
+            risk.name: [(name, read(place[number])) for name, number in risk.features] for risk in self.policy.risks
+        }
         self._reflexes = [(reflex, test(at)) for reflex, at in zip(self.policy.reflexes, program.reflexes, strict=True)]
         self._alarms = [(alert, test(at)) for alert, at in zip(self.policy.alerts, program.alerts, strict=True)]
         self._enter, self._leave = (
@@ -60,7 +64,7 @@ class StateMachine:
 
     def features(self, risk: p.Risk) -> dict[str, float | None]:
         """Return the risk's own features this tick, by name."""
-        return {name: self._value(number) for name, number in risk.features}
+        return {name: read() for name, read in self._features[risk.name]}
 
     def decide(self, risks: Mapping[str, RiskValues]) -> Decision:
         """Take in what the risk models say, make at most one transition, and ask for actions."""

@@ -49,6 +49,9 @@ class Upkeep:
     take: bool
 
 
+_NO_UPKEEP = Upkeep((), take=False)
+
+
 class Session:
     """The deciding half of a run. One tick is `begin`, `decide`, `finish`; `tick` counts them for ever."""
 
@@ -95,7 +98,7 @@ class Session:
     def finish(self, *, applied: bool) -> Upkeep:
         """End the tick, telling whether an update was applied; returns what to do with snapshots."""
         self.limiter.stepped(applied=applied)
-        upkeep = self._keep_snapshots(applied) if self._turn else Upkeep((), take=False)
+        upkeep = self._keep_snapshots(applied) if self._turn else _NO_UPKEEP
         self._events = _count(self._turn)
         self.tick += 1
         self._turn = None
@@ -103,7 +106,7 @@ class Session:
 
     def _keep_snapshots(self, applied: bool) -> Upkeep:
         if self.schedule is None or self._turn is None:
-            return Upkeep((), take=False)
+            return _NO_UPKEEP
         granted = self._turn.granted if self._turn.grants else ()
         back = [grant for grant in granted if grant.request.action == "rollback"]
         calm = self.level == self.policy.levels[0].name and not back
@@ -112,7 +115,7 @@ class Session:
         take = calm and applied and self.schedule.due(self.progress)
         if take:
             self.schedule.take(self.tick, self.progress)
-        return Upkeep(lost, take)
+        return Upkeep(lost, take) if lost or take else _NO_UPKEEP
 
     # State
 

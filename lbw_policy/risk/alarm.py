@@ -22,6 +22,7 @@ ENOUGH = 60
 _TAIL = 0.05
 _LEAST_SCALE = 0.25
 _LOWEST_SHIFT = -2.0
+_LOG_2 = math.log(2.0)
 
 
 def log_odds(probability: float) -> float:
@@ -85,17 +86,14 @@ class Threshold:
 
     def exceeded(self, score: float) -> bool:
         """Tell whether an alarm stands at this score."""
-        excess = self.excess(score)
-        return excess is not None and excess > self.shift
+        base = self._level()
+        return base is not None and (score - base[0]) / base[1] > self.shift
 
     def _level(self) -> tuple[float, float] | None:
         """Return the threshold before its shift and the unit of the shift, or None while there is none."""
-        if self.budget <= 0.0:
-            return None
         if self._base is not None:
-            level, scale = self._base
-            return level + scale * math.log(_TAIL / self.budget), scale
-        return None if self.start is None else (self.start, _LEAST_SCALE)
+            return self._base
+        return None if self.start is None or self.budget <= 0.0 else (self.start, _LEAST_SCALE)
 
     def rank(self, score: float) -> float | None:
         """Return the share of recent quiet scores below this one, or None while there are too few."""
@@ -115,6 +113,8 @@ class Threshold:
         """Take a tick's outcome; return how many alarms it shows to be false with nothing hidden."""
         if troubled:
             self.raised = []
+        if not self.raised:
+            return 0
         for alarm in self.raised:
             alarm.hidden = alarm.hidden or intervened
         due = [alarm for alarm in self.raised if tick - alarm.tick >= self.grace]
@@ -137,12 +137,14 @@ class Threshold:
         self._settle()
 
     def _settle(self) -> None:
-        count = len(self.ordered)
-        if count < ENOUGH:
+        ordered = self.ordered
+        count = len(ordered)
+        if count < ENOUGH or self.budget <= 0.0:
             return
         at = int((1.0 - _TAIL) * count)
-        level, above = self.ordered[at - 1], self.ordered[at:]
-        self._base = level, max((above[len(above) // 2] - level) / math.log(2.0), _LEAST_SCALE)
+        level = ordered[at - 1]
+        scale = max((ordered[at + (count - at) // 2] - level) / _LOG_2, _LEAST_SCALE)
+        self._base = level + scale * math.log(_TAIL / self.budget), scale
 
     def state_dict(self) -> dict[str, Any]:
         """Return the quiet scores and the shift as plain data."""

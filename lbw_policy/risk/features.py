@@ -14,10 +14,9 @@ from attrs import Factory, define
 
 from lbw_policy.errors import StateError
 from lbw_policy.risk import plain
-from lbw_policy.risk.running import Deviation, Track, bounded, compressed, usable
+from lbw_policy.risk.running import LARGEST, Track, bounded, compressed, usable
 
 _CORE = ("loss", "grad_norm", "update_ratio")
-_COUNTS = ("nonfinite_grads", "nonfinite_params")
 _MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
 _TRACKED = (*_CORE, "layer", "param_norm", "curvature", "activation_variance", "activation_outliers", "activation_max")
 
@@ -69,20 +68,25 @@ _FADE = 0.05
 
 def non_finite(values: Mapping[str, float | None]) -> bool:
     """Tell whether the tick breaks the hard rule: a NaN or infinite loss or norm, or any non-finite tensor."""
+    get = values.get
     for name in _MUST_BE_FINITE:
-        value = values.get(name)
+        value = get(name)
         if value is not None and not math.isfinite(value):
             return True
-    return any(not (values.get(name) or 0.0) <= 0.0 for name in _COUNTS)
+    grads, params = get("nonfinite_grads") or 0.0, get("nonfinite_params") or 0.0
+    return not grads <= 0.0 or not params <= 0.0
 
 
 def own_features(extra: Mapping[str, float | None]) -> dict[str, float]:
     """Return the policy's own features, compressed into the bounds; one that is None or NaN is absent."""
-    present = ((name, value) for name, value in extra.items() if value is not None)
-    return {name: compressed(value) for name, value in present if not math.isnan(value)}
+    isnan = math.isnan
+    return {name: compressed(value) for name, value in extra.items() if value is not None and not isnan(value)}
 
 
 def _logarithm(value: float | None) -> float | None:
+    # One comparison for what nearly every reading is; NaN fails it.
+    if value is not None and 0.0 < value <= LARGEST:
+        return math.log(value)
     number = usable(value)
     return math.log(number) if number is not None and number > 0.0 else None
 
@@ -127,52 +131,50 @@ class StandardFeatures:
     @property
     def ready(self) -> bool:
         """True once loss, gradient norm or update ratio has a baseline."""
-        return any(self.tracks[name].warm for name in _CORE)
+        tracks = self.tracks
+        return tracks["loss"].warm or tracks["grad_norm"].warm or tracks["update_ratio"].warm
 
     def update(self, values: Mapping[str, float | None]) -> dict[str, float]:
         """Take one tick's readings and return the features that stand, each in [-8, 8]."""
+        age = self.age
         for (name, track), reading in zip(self.tracks.items(), _readings(values), strict=True):
             if reading is None:
-                self._miss(name)
-                continue
-            deviation = track.push(reading)
-            if deviation is not None:
-                self.age[name] = 0
-                self._note(name, reading, deviation)
+                if name in age:
+                    self._miss(name)
+            elif track.push(reading):
+                age[name] = 0
+                self._note(name, reading, track)
         return dict(self.latest)
 
     def _miss(self, name: str) -> None:
-        age = self.age.get(name)
-        if age is None:
-            return
-        self.age[name] = age + 1
-        if age + 1 > HOLD:
+        self.age[name] += 1
+        if self.age[name] > HOLD:
             del self.age[name]
             for feature in _FEATURES_OF[name]:
                 self.latest.pop(feature, None)
 
-    def _note(self, name: str, reading: float, deviation: Deviation) -> None:
+    def _note(self, name: str, reading: float, track: Track) -> None:
         latest = self.latest
         if name == "loss":
-            latest["standard.loss_surprise"] = deviation.surprise
-            latest["standard.loss_trend"] = deviation.trend
-            latest["standard.loss_creep"] = deviation.creep
+            latest["standard.loss_surprise"] = track.surprise
+            latest["standard.loss_trend"] = track.trend
+            latest["standard.loss_creep"] = track.creep
             latest["standard.loss_lost"] = self._lost()
         elif name == "grad_norm":
-            latest["standard.grad_surprise"] = deviation.surprise
-            latest["standard.grad_trend"] = deviation.trend
-            latest["standard.grad_creep"] = deviation.creep
-            latest["standard.grad_gap"] = deviation.gap
+            latest["standard.grad_surprise"] = track.surprise
+            latest["standard.grad_trend"] = track.trend
+            latest["standard.grad_creep"] = track.creep
+            latest["standard.grad_gap"] = track.gap
         elif name == "update_ratio":
             level = bounded(reading - math.log(_USUAL_RATIO))
-            latest["standard.update_surprise"] = deviation.surprise
-            latest["standard.update_trend"] = deviation.trend
+            latest["standard.update_surprise"] = track.surprise
+            latest["standard.update_trend"] = track.trend
             latest["standard.update_level"] = level
             latest["standard.update_peak"] = self._peaked(level)
         elif name == "param_norm":
-            latest["standard.weight_trend"] = deviation.trend
+            latest["standard.weight_trend"] = track.trend
         else:
-            latest[_FEATURES_OF[name][0]] = deviation.surprise
+            latest[_FEATURES_OF[name][0]] = track.surprise
 
     def _lost(self) -> float:
         """Return how much of the progress made so far the recent loss has given back (0: none, 1: all)."""

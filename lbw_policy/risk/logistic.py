@@ -8,12 +8,11 @@ from typing import Any
 
 from river.linear_model import LogisticRegression
 from river.optim import SGD
-from river.preprocessing import StandardScaler
 from river.utils import VectorDict
 
 from lbw_policy.errors import StateError
 from lbw_policy.risk import plain
-from lbw_policy.risk.running import bounded
+from lbw_policy.risk.scaling import Scaler
 
 KEPT = 0.1
 """Share of negative labels learned, each weighted 1 / KEPT: the expected gradient is that of all of them."""
@@ -37,8 +36,8 @@ class Logistic:
         self._negatives = 0
         self._anchor: dict[str, float] | None = None
         self._anchor_intercept = 0.0
+        self._scaler = Scaler()
         # River annotates only part of its methods.
-        self._scaler: Any = StandardScaler()
         self._regression: Any = LogisticRegression(optimizer=SGD(RATE), intercept_init=START, intercept_lr=RATE)
 
     @property
@@ -48,24 +47,23 @@ class Logistic:
 
     def predict(self, features: Mapping[str, float]) -> float:
         """Return the probability of divergence; before any learning 0.7 %."""
-        answer = self._regression.predict_proba_one(self._scaled(features))
+        answer = self._regression.predict_proba_one(self._scaler.scaled(features))
         return float(answer.get(True, 0.0))
 
     def learn(self, features: Mapping[str, float], diverged: bool) -> None:
         """Take one gradient step on a positive, or on a tenth of the negatives with ten times the weight."""
-        # INVARIANT: River sees only finite numbers; one NaN or 1e300 learned would stay for ever.
-        safe = {name: bounded(value) for name, value in features.items()}
         if self._anchor is None:
-            self._scaler.learn_one(safe)
+            self._scaler.learn(features)
         if diverged:
-            self._step(safe, diverged, 1.0)
+            self._step(features, diverged, 1.0)
             return
         self._negatives += 1
         if _chance(self._seed, self._negatives) < KEPT:
-            self._step(safe, diverged, 1.0 / KEPT)
+            self._step(features, diverged, 1.0 / KEPT)
 
-    def _step(self, features: dict[str, float], diverged: bool, weight: float) -> None:
-        scaled = self._scaled(features)
+    def _step(self, features: Mapping[str, float], diverged: bool, weight: float) -> None:
+        # INVARIANT: River sees only finite numbers; one NaN or 1e300 learned would stay for ever.
+        scaled = self._scaler.scaled(features)
         if self._anchor is not None:
             # A weight the prior does not know would grow without a bound.
             scaled = {name: value for name, value in scaled.items() if name in self._anchor}
@@ -75,13 +73,7 @@ class Logistic:
     def drivers(self, features: Mapping[str, float]) -> list[tuple[str, float]]:
         """Return weight times scaled value of each feature: its share of the log-odds."""
         weights = self._weights()
-        return [(name, weights.get(name, 0.0) * value) for name, value in self._scaled(features).items()]
-
-    def _scaled(self, features: Mapping[str, float]) -> dict[str, float]:
-        """Return the standardised features, bounded again: a spread near zero would blow them up."""
-        known = self._scaler.counts
-        safe = {name: bounded(value) for name, value in features.items() if name in known}
-        return {name: bounded(value) for name, value in self._scaler.transform_one(safe).items()}
+        return [(name, weights.get(name, 0.0) * value) for name, value in self._scaler.scaled(features).items()]
 
     def _weights(self) -> dict[str, float]:
         return {name: float(weight) for name, weight in self._regression.weights.items()}
@@ -116,13 +108,13 @@ class Logistic:
 
     def state_dict(self) -> dict[str, Any]:
         """Return scaler, weights and anchor as plain data; rebuilt from it the model answers bit for bit alike."""
-        scaler = self._scaler
+        moments = self._scaler.moments
         return {
             "seed": self._seed,
             "negatives": self._negatives,
-            "counts": {name: int(count) for name, count in scaler.counts.items()},
-            "means": {name: float(scaler.means[name]) for name in scaler.counts},
-            "variances": {name: float(scaler.vars[name]) for name in scaler.counts},
+            "counts": {name: count for name, (count, _, _) in moments.items()},
+            "means": {name: mean for name, (_, mean, _) in moments.items()},
+            "variances": {name: variance for name, (_, _, variance) in moments.items()},
             "weights": self._weights(),
             "intercept": float(self._regression.intercept),
             "anchor": None if self._anchor is None else dict(self._anchor),
@@ -146,11 +138,7 @@ class Logistic:
         if not sane or min([*counts.values(), *variances.values()], default=0.0) < 0.0:
             message = "risk state: expected one count, mean and variance of 0 or more per feature of the model"
             raise StateError(message)
-        scaler = StandardScaler()
-        scaler.counts.update({name: int(count) for name, count in counts.items()})
-        scaler.means.update(means)
-        scaler.vars.update(variances)
-        self._scaler = scaler
+        self._scaler = Scaler({name: (int(count), means[name], variances[name]) for name, count in counts.items()})
         self._set(weights, plain.number(state, "intercept"))
 
 

@@ -109,14 +109,14 @@ class RiskModel:
         A non-finite loss, norm or tensor is certain trouble by rule; the model is neither asked nor taught.
         """
         self._ticks += 1
-        features = self._gather(values, extra)
+        features, ready = self._gather(values, extra), self.ready
         if non_finite(values):
             self._pending = None
             return self._report(1.0, True, _HARD_RULE)
-        raw = self._answer(features)
+        raw = self._answer(features) if features and ready else None
         score = None if raw is None else log_odds(raw)
         above = score is not None and self._threshold.judge(tick, score)
-        self._pending = Sample(tick, features, raw, score) if features and self.ready else None
+        self._pending = Sample(tick, features, raw, score) if features and ready else None
         drivers = explain(self._model, features) if above and self.trusted else ()
         return self._report(raw, above, drivers)
 
@@ -138,8 +138,6 @@ class RiskModel:
         return features
 
     def _answer(self, features: dict[str, float]) -> float | None:
-        if not features or not self.ready:
-            return None
         raw = ask(self._model, features)
         self._record.answered(raw is not None)
         return raw

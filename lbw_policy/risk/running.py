@@ -6,7 +6,7 @@ import math
 import statistics
 from typing import Any
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define
 
 from lbw_policy.errors import StateError
 from lbw_policy.risk import plain
@@ -18,7 +18,10 @@ BOUND = 8.0
 _SLOW, _FAST = 0.02, 0.2
 _HELD = 3.0
 _SLACK, _CEILING = 0.5, 50.0
-_LARGEST = 1e100
+LARGEST = 1e100
+"""Readings are clamped to this, so that their squares are finite."""
+_NEAR = 2900.0
+"""What lies below is not clipped by compressing: log(1 + 2_900) < 8."""
 
 
 def bounded(value: float) -> float:
@@ -30,28 +33,20 @@ def bounded(value: float) -> float:
 
 def compressed(value: float) -> float:
     """Return `sign(v) log(1 + |v|)` clipped to `[-BOUND, BOUND]`: linear near 0, 8 from about 3_000 on."""
+    if -_NEAR < value < _NEAR:
+        return math.copysign(math.log1p(abs(value)), value)
     return bounded(math.copysign(math.log1p(abs(value)), value))
 
 
 def usable(value: float | None) -> float | None:
     """Return the reading clamped to +-1e100, so that its square is finite, or None where it is NaN or infinite."""
-    if value is None or not math.isfinite(value):
+    if value is None:
         return None
-    return min(max(float(value), -_LARGEST), _LARGEST)
-
-
-@frozen
-class Deviation:
-    """How far one reading lies from the baseline before it: all scale-free, all within +-BOUND.
-
-    `surprise` is the compressed z-score, `trend` that of a fast mean against the slow one, `creep` the
-    log of an upward cusum of z (Page 1954, slack 0.5), `gap` the plain difference from the baseline.
-    """
-
-    surprise: float
-    trend: float
-    creep: float
-    gap: float
+    if -LARGEST <= value <= LARGEST:
+        return float(value)
+    if not math.isfinite(value):
+        return None
+    return min(max(float(value), -LARGEST), LARGEST)
 
 
 @define
@@ -60,7 +55,8 @@ class Track:
 
     A reading counts at most 3 spreads from the mean, so one reading moves the mean by at most 0.06 spreads
     and the variance by at most a factor 1.16: nothing poisons it, and a lasting change is still learned.
-    The spread never falls below `relative * |mean|` nor below `absolute`.
+    The spread never falls below `relative * |mean|` nor below `absolute`. `surprise`, `trend`, `creep` and `gap`
+    tell how far the last judged reading lay from the baseline before it: all scale-free, all within +-BOUND.
     """
 
     relative: float = 0.0
@@ -71,28 +67,56 @@ class Track:
     variance: float = 0.0
     fast: float = 0.0
     climb: float = 0.0
+    _z: float = 0.0
+    _lead: float = 0.0
+    _distance: float = 0.0
 
-    def push(self, value: float) -> Deviation | None:
-        """Judge a finite reading against those before it, then learn it; None while warming up."""
+    @property
+    def surprise(self) -> float:
+        """The compressed z-score."""
+        return compressed(self._z)
+
+    @property
+    def trend(self) -> float:
+        """The compressed z-score of a fast mean against the slow one."""
+        return compressed(self._lead)
+
+    @property
+    def creep(self) -> float:
+        """The log of an upward cusum of z (Page 1954, slack 0.5)."""
+        return math.log1p(self.climb)
+
+    @property
+    def gap(self) -> float:
+        """The plain difference from the baseline."""
+        return bounded(self._distance)
+
+    def push(self, value: float) -> bool:
+        """Judge a finite reading against those before it, then learn it; False while warming up."""
         if not self.warm:
             self._begin(value)
-            return None
-        spread = self.spread()
-        z = (value - self.mean) / spread
+            return False
+        mean, spread = self.mean, self.spread()
+        distance = self._distance = value - mean
+        z = self._z = distance / spread
         held = _HELD if z > _HELD else -_HELD if z < -_HELD else z
         near = BOUND if z > BOUND else -BOUND if z < -BOUND else z
-        gap = value - self.mean
-        self.fast += _FAST * (self.mean + near * spread - self.fast)
-        trend = (self.fast - self.mean) / spread
-        self.climb = min(max(self.climb + held - _SLACK, 0.0), _CEILING)
-        self.mean += _SLOW * held * spread
+        fast = self.fast
+        fast = self.fast = fast + _FAST * (mean + near * spread - fast)
+        self._lead = (fast - mean) / spread
+        climb = self.climb + held - _SLACK
+        self.climb = 0.0 if climb < 0.0 else min(climb, _CEILING)
+        self.mean = mean + _SLOW * held * spread
         step = held * spread
         self.variance += _SLOW * (step * step - self.variance)
-        return Deviation(compressed(z), compressed(trend), math.log1p(self.climb), bounded(gap))
+        return True
 
     def spread(self) -> float:
         """Return the present standard deviation, never below the floors."""
-        return max(math.sqrt(self.variance), self.relative * abs(self.mean), self.absolute)
+        spread = math.sqrt(self.variance)
+        if self.relative:
+            spread = max(spread, self.relative * abs(self.mean))
+        return spread if spread > self.absolute else self.absolute
 
     def _begin(self, value: float) -> None:
         self.early.append(value)

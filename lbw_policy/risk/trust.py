@@ -48,8 +48,11 @@ class Sums:
 
     def fade(self) -> None:
         """Let every sum forget a thousandth of itself."""
-        self.labels, self.positives, self.excess = self.labels * _FADE, self.positives * _FADE, self.excess * _FADE
-        self.excess_squared, self.spread = self.excess_squared * _FADE, self.spread * _FADE
+        self.labels *= _FADE
+        self.positives *= _FADE
+        self.excess *= _FADE
+        self.excess_squared *= _FADE
+        self.spread *= _FADE
         self.false_alarms *= _FADE
 
 
@@ -103,6 +106,8 @@ class Record:
 
     def rank(self) -> float | None:
         """Return how high divergences ranked on average, or None before there were three."""
+        if len(self.episodes) < EPISODES:
+            return None
         known = [episode.total / episode.count for episode in self.episodes if episode.count]
         return sum(known) / len(known) if len(known) >= EPISODES else None
 
