@@ -70,11 +70,6 @@ class Source:
         """Return the name of the file a character offset lies in."""
         return self.part_at(offset)[1].name
 
-    def line_at(self, offset: int, beside: int) -> str:
-        """Return `line N` of an offset, with its file where that is not the one `beside` lies in."""
-        line, name = self.position(offset)[0], self.name_at(offset)
-        return f"line {line}" if name == self.name_at(beside) else f"line {line} of {printable(name)}"
-
     @functools.cached_property
     def _starts(self) -> list[int]:
         """The offset at which each line starts, found once: a text may have very many findings."""
@@ -95,8 +90,22 @@ class Source:
 
 
 @frozen
+class Related:
+    """Another place that a finding is about, such as where a name was first declared."""
+
+    message: str
+    source: Source
+    span: Span
+
+    def located(self) -> Related:
+        """Return the place with the one file it lies in as its source."""
+        start, part = self.source.part_at(self.span.start)
+        return Related(self.message, part, Span(self.span.start - start, self.span.end - start))
+
+
+@frozen
 class Diagnostic:
-    """One finding: a stable code, a message, its place, and how to help."""
+    """One finding: a stable code, a message, its place, how to help, and other places it is about."""
 
     code: str
     message: str
@@ -104,6 +113,7 @@ class Diagnostic:
     span: Span | None = None
     help: str | None = None
     severity: Severity = Severity.ERROR
+    related: tuple[Related, ...] = ()
 
     def located(self) -> Diagnostic:
         """Return the finding with the one file it is about as its source."""
@@ -112,7 +122,8 @@ class Diagnostic:
         if self.span is None:
             return evolve(self, source=self.source.parts[0][1])
         start, part = self.source.part_at(self.span.start)
-        return evolve(self, source=part, span=Span(self.span.start - start, self.span.end - start))
+        span = Span(self.span.start - start, self.span.end - start)
+        return evolve(self, source=part, span=span, related=tuple(other.located() for other in self.related))
 
     def sort_key(self) -> tuple[int, int, str, str]:
         """Order findings by place, then code, so that output is the same on every run."""
@@ -131,9 +142,19 @@ def render(diagnostic: Diagnostic, *, colour: bool = False) -> str:
     head = f"{diagnostic.severity.value}[{diagnostic.code}]"
     lines = [f"{place}: {tint.format(head)}: {diagnostic.message}", *excerpt[:1]]
     lines += [tint.format(carets) for carets in excerpt[1:]]
+    for other in diagnostic.related:
+        lines += _beside(other, diagnostic.source)
     if diagnostic.help:
         lines.append(f"help: {diagnostic.help}")
     return "\n".join(lines)
+
+
+def _beside(other: Related, source: Source) -> list[str]:
+    """Return another place as text: its line, underlined, with what it is; its file where that is another one."""
+    line, column = other.source.position(other.span.start)
+    text, underline = _excerpt(other.source, other.span, line, column)
+    elsewhere = [] if other.source.name == source.name else [f"{printable(other.source.name)}:{line}:{column}:"]
+    return [*elsewhere, text, f"{underline.replace('^', '-')} {other.message}"]
 
 
 _WIDTH = 120
@@ -178,6 +199,20 @@ def as_json(diagnostic: Diagnostic) -> dict[str, Any]:
         "code": diagnostic.code,
         "message": diagnostic.message,
         "help": diagnostic.help,
+        "related": [_related_json(other) for other in diagnostic.related],
+    }
+
+
+def _related_json(other: Related) -> dict[str, Any]:
+    line, column = other.source.position(other.span.start)
+    end_line, end_column = other.source.position(other.span.end)
+    return {
+        "path": other.source.name,
+        "line": line,
+        "column": column,
+        "end_line": end_line,
+        "end_column": end_column,
+        "message": other.message,
     }
 
 

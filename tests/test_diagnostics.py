@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lbw_policy.diagnostics import Diagnostic, Severity, Source, Span, as_json, nearest, render
+from lbw_policy.diagnostics import Diagnostic, Related, Severity, Source, Span, as_json, nearest, render
 
 texts = st.text(st.sampled_from("ab\n\r\t\f\x85\u2028é漢"), max_size=40)
 
@@ -76,7 +76,7 @@ def test_plain_data_has_positions_from_one_and_none_for_a_whole_file() -> None:
     source = Source("p.lbw", "lbw 1\nlet a = b\n")
     assert as_json(Diagnostic("LBW201", "m", source, Span(14, 15), "h")) == {
         "path": "p.lbw", "line": 2, "column": 9, "end_line": 2, "end_column": 10,
-        "severity": "error", "code": "LBW201", "message": "m", "help": "h",
+        "severity": "error", "code": "LBW201", "message": "m", "help": "h", "related": [],
     }  # fmt: skip
     whole = as_json(Diagnostic("LBW005", "m", source))
     assert [whole[name] for name in ("line", "column", "end_line", "end_column", "help")] == [None] * 5
@@ -94,3 +94,21 @@ def test_findings_sort_by_place() -> None:
 )
 def test_only_a_near_word_is_suggested(word: str, meant: str | None) -> None:
     assert nearest(word, ("zscore", "median", "mean", "std")) == meant
+
+
+def test_another_place_is_shown_under_its_own_line_and_with_its_file_where_that_differs() -> None:
+    here, there = Source("a.lbw", "let x = 1\nlet x = 2"), Source("b.lbw", "let x = 3")
+    near, far = Related("first declared here", here, Span(4, 5)), Related("and here", there, Span(4, 5))
+    finding = Diagnostic("LBW202", "twice", here, Span(14, 15), related=(near, far))
+
+    assert render(finding).splitlines() == [
+        "a.lbw:2:5: error[LBW202]: twice",
+        "    2 | let x = 2",
+        "      |     ^",
+        "    1 | let x = 1",
+        "      |     - first declared here",
+        "b.lbw:1:5:",
+        "    1 | let x = 3",
+        "      |     - and here",
+    ]
+    assert [other["path"] for other in as_json(finding)["related"]] == ["a.lbw", "b.lbw"]

@@ -47,17 +47,21 @@ def as_sarif(findings: Sequence[Diagnostic]) -> dict[str, Any]:
 def _result(finding: Diagnostic, rule: int) -> dict[str, Any]:
     text = finding.message + (f"; {finding.help}" if finding.help else "")
     level = "error" if finding.severity is Severity.ERROR else "warning"
-    return {
+    result: dict[str, Any] = {
         "ruleId": finding.code,
         "ruleIndex": rule,
         "level": level,
         "message": {"text": text},
-        "locations": [{"physicalLocation": _location(finding)}],
+        "locations": [{"physicalLocation": _location(as_json(finding))}],
     }
+    if others := as_json(finding)["related"]:
+        result["relatedLocations"] = [
+            {"physicalLocation": _location(other), "message": {"text": other["message"]}} for other in others
+        ]
+    return result
 
 
-def _location(finding: Diagnostic) -> dict[str, Any]:
-    plain = as_json(finding)
+def _location(plain: dict[str, Any]) -> dict[str, Any]:
     place: dict[str, Any] = {"artifactLocation": {"uri": quote(PurePath(plain["path"]).as_posix())}}
     if plain["line"] is not None:
         place["region"] = {

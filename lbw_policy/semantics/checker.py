@@ -142,9 +142,8 @@ class _Checker:
     def _one(self, kind: type[Node]) -> Node | None:
         found = self._all(kind)
         for extra in found[1:]:
-            line = self.report.source.position(found[0].span.start)[0]
-            self.report.error("LBW113", f"`{kind.__name__.lower()}` is given twice", extra.span,
-                              f"first given on line {line}")  # fmt: skip
+            message = f"`{kind.__name__.lower()}` is given twice"
+            self.report.again("LBW113", message, extra.span, found[0].span, "given")
         return found[0] if found else None
 
     def _header(self) -> None:
@@ -172,9 +171,8 @@ class _Checker:
         clauses = once(self.report, node.clauses, f"signal `{node.name.text}`")
         kinds = [name for name in ("hold", "skip", "unsafe") if name in clauses]
         if len(kinds) > 1:
-            line = self.report.source.position(clauses[kinds[0]].span.start)[0]
-            self.report.error("LBW219", f"`missing` is given twice in signal `{node.name.text}`",
-                              clauses[kinds[1]].span, f"first given on line {line}")  # fmt: skip
+            message = f"`missing` is given twice in signal `{node.name.text}`"
+            self.report.again("LBW219", message, clauses[kinds[1]].span, clauses[kinds[0]].span, "given")
         missing = p.Missing(kinds[0], _steps(literals, clauses.get("hold"), 0)) if kinds else p.Missing()
         every = _steps(literals, clauses.get("every"), 1)
         observed, source = self._source(node)

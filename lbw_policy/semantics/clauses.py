@@ -36,10 +36,8 @@ def once(report: Report, clauses: Iterable[T], block: str) -> dict[str, T]:
     found: dict[str, T] = {}
     for clause in clauses:
         if clause.name in found:
-            line = report.source.position(found[clause.name].span.start)[0]
-            report.error(
-                "LBW219", f"`{clause.name}` is given twice in {block}", clause.span, f"first given on line {line}"
-            )
+            message = f"`{clause.name}` is given twice in {block}"
+            report.again("LBW219", message, clause.span, found[clause.name].span, "given")
         found.setdefault(clause.name, clause)
     return found
 

@@ -47,6 +47,6 @@ def check_ids(report: Report, statements: tuple[nodes.Statement, ...]) -> None:
             if note.name.text != "id":
                 continue
             if note.text.text in first:
-                line = report.source.line_at(first[note.text.text].span.start, note.span.start)
-                report.error("LBW227", f"the id `{note.text.text}` is given twice", note.span, f"first on {line}")
+                message = f"the id `{note.text.text}` is given twice"
+                report.again("LBW227", message, note.span, first[note.text.text].span, "given")
             first.setdefault(note.text.text, note)

@@ -6,7 +6,7 @@ from collections import Counter
 
 from attrs import define, field
 
-from lbw_policy.diagnostics import Diagnostic, Severity, Source, Span, nearest
+from lbw_policy.diagnostics import Diagnostic, Related, Severity, Source, Span, nearest
 
 MOST_FINDINGS = 200
 
@@ -26,6 +26,11 @@ class Report:
     def error(self, code: str, message: str, span: Span | None, advice: str | None = None) -> None:
         """Add a finding that keeps the policy from loading."""
         self._add(Diagnostic(code, message, self.source, span, advice))
+
+    def again(self, code: str, message: str, span: Span, first: Span, done: str) -> None:
+        """Add an error about something that was `done` (declared, given) before, and show where."""
+        there = Related(f"first {done} here", self.source, first)
+        self._add(Diagnostic(code, message, self.source, span, related=(there,)))
 
     def missing(self, code: str, message: str, span: Span | None, advice: str | None = None) -> None:
         """Add an error about something left out, unless a syntax error may have hidden it."""

@@ -76,9 +76,8 @@ class Scope:
             seen.setdefault(node.name.text, node)
 
     def _twice(self, node: Named, first: Named) -> None:
-        line = self.report.source.line_at(first.span.start, node.span.start)
         message = f"{_WORDS[type(node)]} `{node.name.text}` is declared twice"
-        self.report.error("LBW202", message, node.name.span, f"first declared on {line}")
+        self.report.again("LBW202", message, node.name.span, first.name.span, "declared")
 
     def find(self, word: nodes.Word) -> Declaration | None:
         """Return what a name stands for and mark it used; report an undefined one."""

@@ -54,8 +54,8 @@ def _distinct(report: Report, tests: Sequence[nodes.Test]) -> None:
             report.error("LBW508", "expected a name for the test, found an empty one", node.name.span,
                          "say what it shows: `test \"a NaN batch is skipped\" { ... }`")  # fmt: skip
         elif name in first:
-            line = report.source.position(first[name].span.start)[0]
-            report.error("LBW202", f"test `{name}` is declared twice", node.name.span, f"first declared on line {line}")
+            message = f"test `{name}` is declared twice"
+            report.again("LBW202", message, node.name.span, first[name].name.span, "declared")
         first.setdefault(name, node)
 
 
@@ -111,10 +111,8 @@ class _Reader:
             if series is None:
                 continue
             if series.title in found:
-                line = self.report.source.line_at(found[series.title][1].span.start, clause.span.start)
-                self.report.error(
-                    "LBW502", f"`{series.title}` is given twice", clause.name.span, f"first given on {line}"
-                )
+                first = found[series.title][1].name.span
+                self.report.again("LBW502", f"`{series.title}` is given twice", clause.name.span, first, "given")
             found.setdefault(series.title, (series, clause))
         return tuple(series for series, _ in found.values())
 

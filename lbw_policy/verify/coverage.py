@@ -8,6 +8,7 @@ from attrs import frozen
 
 from lbw_policy.limits import Outcome
 from lbw_policy.semantics import policy as p
+from lbw_policy.semantics.walk import actions_of
 from lbw_policy.verify.trace import Moment, Trace
 
 _LIMITS = ("scale_lr", "skip", "clip", "rollback", "freeze", "reset_moments", "checkpoint", "intervene")
@@ -49,8 +50,13 @@ def _everything(policy: p.Policy) -> Iterator[str]:
         if level.leave or level.stay:
             yield f"level {level.name} is left"
     yield from (f"alert {alert.name} speaks" for alert in policy.alerts)
-    yield from (_holds_back(name) for name in _LIMITS if getattr(policy.limits, name))
-    yield from (_holds_back(limit.name) for limit in policy.limits.custom)
+    asked = {p.name_of(action) for action in actions_of(policy)} | {"intervene"}
+    named = [
+        *(name for name in _LIMITS if getattr(policy.limits, name)),
+        *(limit.name for limit in policy.limits.custom),
+    ]
+    # A limit that no rule of this policy needs is there for its children: no test can reach it.
+    yield from (_holds_back(name) for name in named if name in asked)
 
 
 def _holds_back(limit: str) -> str:

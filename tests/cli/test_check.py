@@ -236,6 +236,7 @@ def test_the_json_has_files_and_findings_as_plain_data(folder: Path, capsys: pyt
     assert found["findings"][0] == {
         "path": "wrong.lbw", "line": 4, "column": 19, "end_line": 4, "end_column": 22,
         "severity": "error", "code": "LBW201", "message": "undefined name `lss`", "help": "did you mean `loss`?",
+        "related": [],
     }  # fmt: skip
     assert [finding["severity"] for finding in found["findings"]] == ["error", "warning", "error"]
 

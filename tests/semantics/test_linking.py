@@ -279,8 +279,9 @@ def test_a_limit_cannot_be_loosened_by_a_wider_param(tmp_path: Path) -> None:
         ("scale_lr within [0.1, 0.9]", None),
         ("scale_lr within [0.09, 0.9]", "LBW607"),
         ("rollback at most 51 steps back, at most 3 per 1_000 steps", "LBW607"),
-        ("freeze at most 1% of layers, for at most 1 step", "LBW608"),
-        ("intervene at most 16 per 100 steps", "LBW607"),
+        ("freeze at most 26% of layers, for at most 1 step", "LBW607"),
+        ("reset_moments at most 1 per 1_000 steps", "LBW608"),
+        ("intervene at most 21 per 100 steps", "LBW607"),
     ],
 )
 def test_a_child_may_only_tighten(line: str, code: str | None) -> None:
