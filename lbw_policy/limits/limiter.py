@@ -55,9 +55,12 @@ class Limiter:
         if tick <= self.last_tick:
             raise ValueError(f"expected a tick after {self.last_tick}, found {tick}")
         self.last_tick = tick
+        if not requests and not self.frozen_for:  # most ticks: nothing to answer, nothing to settle
+            self.scale = 1.0
+            return ()
         asked = {request.action: request for request in requests}
         grants: list[Grant] = []
-        for action in (*ORDER, *sorted(asked.keys() - _BUILT_IN)) if asked else ():
+        for action in (*ORDER, *sorted(asked.keys() - _BUILT_IN)):
             if action in asked and not (action in ("skip", "clip") and _without_update(grants)):
                 grants.append(self._answer(tick, asked[action], situation))
         self._settle(tick, grants)
