@@ -12,7 +12,7 @@ from pathlib import Path
 from lbw_policy.errors import LBWError
 
 FAULT_NAMES = ("nan_batch", "corrupt_batches", "bit_flip", "lr_glitch")
-STEPS, QUICK_STEPS, FEWEST_STEPS = 280, 240, 80
+STEPS, QUICK_STEPS, FEWEST_STEPS = 240, 240, 80
 _NEEDS = ("rich", "matplotlib")
 
 
