@@ -12,7 +12,8 @@ from lbw_policy.reading import Difference, Direction, differences, report
 from lbw_policy.reading.normal import inward, normal
 from lbw_policy.semantics import Policy, load
 from lbw_policy.semantics.expressions import Comparison, Condition, Constant, Reading
-from tests.strategies import conditions, policies, unchecked_policies
+from tests.strategies import conditions, unchecked_policies
+from tests.texts import policies
 
 BASE = """lbw 1
 policy p { quarantine at most 64 steps }

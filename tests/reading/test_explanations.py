@@ -16,7 +16,8 @@ from lbw_policy.reading.printing import to_data, to_markdown, to_text
 from lbw_policy.semantics import Policy, load
 from lbw_policy.semantics.policy import Budget, Limits, RollbackLimit, SkipLimit
 from lbw_policy.semantics.spelling import amount
-from tests.strategies import budgets, limit_sets, policies, unchecked_policies
+from tests.strategies import budgets, limit_sets, unchecked_policies
+from tests.texts import policies
 
 HEAD = "lbw 1\npolicy p { }\nsignal loss = telemetry.loss\n"
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from lbw_policy.machine import RiskValues, StateMachine
 from lbw_policy.reading import edges, to_dot, to_mermaid
 from lbw_policy.semantics import Policy, load
-from tests.strategies import policies, risk_readings, streams, unchecked_policies
+from tests.strategies import risk_readings, streams, unchecked_policies
+from tests.texts import policies
 
 TEXT = r"[A-Za-z0-9_ .,()/*+=]|#\w+;|<br/>"
 MERMAID = re.compile(

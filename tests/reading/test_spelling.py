@@ -9,7 +9,7 @@ from lbw_policy.semantics import Policy, load
 from lbw_policy.semantics.expressions import Statistic
 from lbw_policy.semantics.spelling import Vocabulary, amount, share, spell
 from lbw_policy.semantics.walk import conditions_of, parts
-from tests.strategies import policy_texts
+from tests.texts import policy_texts
 
 HEAD = "lbw 1\npolicy p { }\nsignal loss = telemetry.loss\nsignal grad = telemetry.grad_norm { every 10 steps }\n"
 

@@ -18,7 +18,8 @@ from lbw_policy.semantics import Policy, check, check_bytes, check_path, load
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.tightening import implies, loosenings
 from lbw_policy.syntax import nodes, parse
-from tests.strategies import limit_sets, policy_texts
+from tests.strategies import limit_sets
+from tests.texts import policy_texts
 
 SHARED = "lbw 1\nsignal grad = telemetry.grad_norm\nlet jump = grad / median(grad, 128 steps)\n"
 USES = 'lbw 1\npolicy mine { }\nimport "shared.lbw"\nalert high info when jump > 4 "high"\n'

@@ -10,7 +10,7 @@ from lbw_policy.machine import StateMachine
 from lbw_policy.semantics import Policy, check_bytes, check_source, load
 from lbw_policy.semantics.spelling import spell
 from lbw_policy.semantics.walk import conditions_of
-from tests.strategies import policies, policy_texts
+from tests.texts import policies, policy_texts
 
 HEAD = "lbw 1\npolicy p { }\nsignal loss = telemetry.loss\n"
 

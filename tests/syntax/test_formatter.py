@@ -18,7 +18,7 @@ from lbw_policy.syntax import parse
 from lbw_policy.syntax.formatter import format_text
 from lbw_policy.syntax.layout import WIDTH
 from lbw_policy.syntax.parser import lexemes
-from tests.strategies import policy_texts
+from tests.texts import policy_texts
 
 TESTS = Path(__file__).parent.parent
 CASES = TESTS / "cases_fmt"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lbw_policy.diagnostics import Source, as_json, render
 from lbw_policy.resources import presets
 from lbw_policy.semantics import Checked, check, check_bytes, check_source
-from tests.strategies import policy_texts
+from tests.texts import policy_texts
 
 PRESETS = [path.read_text(encoding="utf-8") for path in presets().values()]
 HEAD = "lbw 1\npolicy p { }\nsignal loss = telemetry.loss\n"

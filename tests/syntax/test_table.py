@@ -17,7 +17,7 @@ from lbw_policy.resources import grammar_path, presets
 from lbw_policy.syntax import grammar, table
 from lbw_policy.syntax.build import TreeBuilder
 from lbw_policy.syntax.recovery import Driver
-from tests.strategies import policy_texts
+from tests.texts import policy_texts
 
 GRAMMAR = grammar_path().read_text(encoding="utf-8")
 SHIPPED = grammar.table_path().read_text(encoding="utf-8")

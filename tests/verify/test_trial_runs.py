@@ -19,7 +19,7 @@ from lbw_policy.semantics import trial as t
 from lbw_policy.semantics.policy import Place, Policy
 from lbw_policy.verify import Trace, Verdict, covered, judge, run_trial, trace_of
 from lbw_policy.verify.series import samples, starts
-from tests.strategies import policies
+from tests.texts import policies
 
 HEAD = """lbw 1
 policy p { }
