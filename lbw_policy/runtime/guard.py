@@ -125,11 +125,10 @@ class Guard:
     def before_update(self) -> None:
         """Decide and act; raises Halted if the policy stops the run. A failure of the guard itself never spreads."""
         try:
-            self._before()
+            self._decide_or_fail()
         except Halted:
+            self.abandon()
             raise
-        except Exception as error:
-            self._failed(error)
 
     def after_update(self) -> None:
         """Undo what must not outlast the update, and learn from it."""
@@ -137,10 +136,11 @@ class Guard:
             self._after()
         except Exception as error:
             self._failed(error)
-        self._end()
+        finally:
+            self._end()
 
     def abandon(self) -> None:
-        """The last step raised: leave learning rates and gradients as the run had them."""
+        """End a tick without an update (the step raised, or the policy halts), all rates and gradients given back."""
         self._parts.effects.release()
         self._parts.collector.forget()
         self._parts.session.finish(applied=False)
@@ -153,6 +153,14 @@ class Guard:
             log.debug("the closure returned no loss that can be observed")
 
     # One tick
+
+    def _decide_or_fail(self) -> None:
+        try:
+            self._before()
+        except Halted:
+            raise
+        except Exception as error:
+            self._failed(error)
 
     def _before(self) -> None:
         self._updates, self._turn = True, None
@@ -186,9 +194,8 @@ class Guard:
             return
         halt = next((grant for grant in turn.granted if grant.request.action == "halt"), None)
         if halt is not None:
-            tick = self.tick
-            self._parts.session.finish(applied=False)
-            raise Halted(f"policy `{self.policy.name}` halted the run at tick {tick}: {halt.request.rule}", tick)
+            message = f"policy `{self.policy.name}` halted the run at tick {self.tick}: {halt.request.rule}"
+            raise Halted(message, self.tick)
         # Plugins act first, on the run as the loop left it; what the guard undoes later is then its own only.
         failures = self._parts.plugged.act(turn.granted, self.tick) if self._parts.plugged else []
         self._updates = self._parts.effects.apply(turn.granted)
@@ -198,12 +205,12 @@ class Guard:
 
     def _after(self) -> None:
         self._parts.effects.release()
+        if self._turn is None or not self._updates:
+            self._parts.collector.forget()
+        else:
+            self._parts.collector.after_update()
         if self._turn is None:
             return
-        if self._updates:
-            self._parts.collector.after_update()
-        else:
-            self._parts.collector.forget()
         intervened = self.mode == "act" and any(_changes(grant) for grant in self._turn.granted)
         self._deciding.learn(self._readings.values, intervened=intervened)
 

@@ -359,6 +359,48 @@ def test_a_failing_guard_halts_the_run_if_the_policy_says_so() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.01
 
 
+FRAGILE = """lbw 1
+policy p { doc "" on failure halt }
+signal loss = telemetry.loss
+reflex slow { when loss > 0 do scale_lr by 0.5 }
+limits { scale_lr within [0.1, 1] }
+"""
+
+
+class FailingPlugins:
+    """Plugin actions that fail after the guard has acted."""
+
+    def act(self, *_: object) -> list[str]:
+        return ["plugin `p` failed"]
+
+
+def test_a_halt_for_a_plugins_failure_leaves_the_learning_rate_and_counts_the_tick() -> None:
+    model, optimizer = small()
+    guard = lbw.attach(optimizer, lbw.load(FRAGILE), model=model)
+    guard._parts.plugged = FailingPlugins()  # type: ignore[assignment]
+    before = weights(model)
+
+    with pytest.raises(lbw.Halted, match="plugin `p` failed"):
+        train(model, optimizer, [0], guard)
+    assert optimizer.param_groups[0]["lr"] == 0.01
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+    assert (guard.tick, guard.progress) == (1, 0)
+
+
+def test_a_run_that_goes_on_after_a_halt_is_guarded_again() -> None:
+    model, optimizer = small()
+    guard = lbw.attach(optimizer, lbw.load(FRAGILE), model=model)
+    decide = guard._parts.session.machine.decide
+    _break(guard)
+    with pytest.raises(lbw.Halted):
+        train(model, optimizer, [0], guard)
+    guard._parts.session.machine.decide = decide  # type: ignore[method-assign]
+    train(model, optimizer, [1, 2], guard)
+
+    assert (guard.tick, guard.progress) == (3, 2)
+    assert acted(guard, "scale_lr") == [1]
+
+
 def test_a_record_is_made_before_its_action() -> None:
     model, optimizer = small()
     guard = lbw.attach(optimizer, policy("reflex s { when loss > 0 do skip }\n"), model=model)
