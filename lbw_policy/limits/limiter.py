@@ -61,7 +61,7 @@ class Limiter:
         asked = {request.action: request for request in requests}
         grants: list[Grant] = []
         for action in (*ORDER, *sorted(asked.keys() - _BUILT_IN)):
-            if action in asked and not (action in ("skip", "clip") and _without_update(grants)):
+            if action in asked and not _superseded(action, grants):
                 grants.append(self._answer(tick, asked[action], situation))
         self._settle(tick, grants)
         return tuple(grants)
@@ -232,7 +232,9 @@ def _refuse(request: Request, reason: str) -> Grant:
     return Grant(request, Outcome.REFUSED, None, reason, starts=False)
 
 
-def _without_update(grants: list[Grant]) -> bool:
-    """Tell whether this tick already ends without an update."""
-    ending = {"halt", "rollback", "skip"}
-    return any(grant.request.action in ending and grant.outcome is not Outcome.REFUSED for grant in grants)
+def _superseded(action: str, grants: list[Grant]) -> bool:
+    """Tell whether what was granted before leaves nothing for an action to do in this tick."""
+    ends = {grant.request.action for grant in grants if grant.outcome is not Outcome.REFUSED}
+    if "halt" in ends:
+        return action != "checkpoint"
+    return action in ("skip", "clip") and not ends.isdisjoint(("rollback", "skip"))

@@ -194,6 +194,7 @@ class Guard:
             return
         halt = next((grant for grant in turn.granted if grant.request.action == "halt"), None)
         if halt is not None:
+            self._save_before_halting(turn)
             message = f"policy `{self.policy.name}` halted the run at tick {self.tick}: {halt.request.rule}"
             raise Halted(message, self.tick)
         # Plugins act first, on the run as the loop left it; what the guard undoes later is then its own only.
@@ -202,6 +203,14 @@ class Guard:
         self._note_failures(failures)
         if self._updates:
             self._parts.collector.before_update()
+
+    def _save_before_halting(self, turn: Turn) -> None:
+        """Call the user's checkpoint function if the same tick asks for it; a failure of it does not keep the run."""
+        try:
+            self._parts.effects.apply([grant for grant in turn.granted if grant.request.action == "checkpoint"])
+        except Exception as error:
+            self._recorder.failure(self, self.tick, traceback.format_exception_only(error)[-1].strip())
+            log.error("the checkpoint before the halt failed", exc_info=error)
 
     def _after(self) -> None:
         self._parts.effects.release()

@@ -253,6 +253,16 @@ def test_a_rollback_takes_the_newest_snapshot_within_reach() -> None:
     assert "no healthy snapshot within 15 steps of step 30" in refused.reason
 
 
+def test_a_tick_that_halts_grants_a_checkpoint_and_nothing_else() -> None:
+    limiter = Limiter(evolve(LIMITS, checkpoint=Budget(1, 10), reset_moments=Budget(1, 10)))
+    limiter.progress = limiter.high_water = 30
+    asked = [Request(action, "r", 20.0) for action in (*ASKABLE, "checkpoint", "reset_moments")]
+    grants = limiter.rule(0, asked, Situation(snapshots=(25,), grad_norm=99.0))
+
+    assert [grant.request.action for grant in grants] == ["halt", "checkpoint"]
+    assert limiter.progress == 30
+
+
 def test_a_tick_cannot_be_answered_twice() -> None:
     limiter = Limiter(LIMITS)
     limiter.rule(3, [], Situation())

@@ -33,6 +33,27 @@ def test_a_policy_that_checkpoints_needs_a_function() -> None:
         lbw.attach(optimizer, text, model=model)
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_run_is_checkpointed_before_it_is_halted_and_halts_even_if_that_fails(breaks: bool) -> None:
+    saved: list[int] = []
+
+    def save() -> None:
+        saved.append(1)
+        if breaks:
+            raise OSError("disk full")
+
+    model, optimizer = small()
+    rules = "reflex stop { when loss > 100 do checkpoint do halt }\n"
+    guard = lbw.attach(
+        optimizer, policy(rules, "limits { checkpoint at most 2 per 10 steps }"), model=model, checkpoint=save
+    )
+    with pytest.raises(lbw.Halted, match="reflex stop"):
+        train(model, optimizer, range(3), guard, at([1], 1e6))
+
+    assert saved == [1]
+    assert [r.reason for r in guard.interventions if r.action == "failure"] == ["OSError: disk full"] * breaks
+
+
 @pytest.mark.parametrize("name", ["sgd momentum", "adamw single", "adamw fused", "nadam", "adagrad", "adafactor"])
 def test_after_a_moment_reset_the_next_step_is_a_first_step(name: str) -> None:
     model, optimizer = small(OPTIMIZERS[name])
