@@ -19,7 +19,6 @@ import os
 import platform
 import random
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -27,7 +26,8 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define
+from timing import MS, US, Arm, Times, in_turns, missing, show
 
 from lbw_policy.diagnostics import Source
 from lbw_policy.machine import Evaluator, RiskValues, Session, by_signal
@@ -36,74 +36,6 @@ from lbw_policy.semantics import Policy, check_source, load
 from lbw_policy.syntax import MAX_CHARACTERS
 
 Values = Mapping[str, float | None]
-
-
-# Measuring
-
-
-@frozen
-class Arm:
-    """Something to time: `run` does its work `count` times."""
-
-    name: str
-    run: Callable[[], object]
-    count: int = 1
-
-
-@define
-class Times:
-    """Seconds of wall and CPU time a piece of work took, block by block."""
-
-    wall: list[float] = field(factory=list)
-    cpu: list[float] = field(factory=list)
-
-    @property
-    def median(self) -> float:
-        """The median wall time."""
-        return statistics.median(self.wall)
-
-    def shown(self, unit: float) -> str:
-        """Return `median [lower quartile..upper quartile]` in the given unit."""
-        low, _, high = statistics.quantiles(self.wall, n=4)
-        return f"{self.median / unit:.3g} [{low / unit:.3g}..{high / unit:.3g}]"
-
-    def cpu_shown(self, unit: float) -> str:
-        """Return the median CPU time in the given unit."""
-        return f"{statistics.median(self.cpu) / unit:.3g}"
-
-
-def in_turns(arms: Sequence[Arm], blocks: int) -> dict[str, Times]:
-    """Time all arms in turns, after one block each that does not count."""
-    found = {arm.name: Times() for arm in arms}
-    for block in range(blocks + 1):
-        for arm in arms:
-            wall, cpu = time.perf_counter(), time.process_time()
-            arm.run()
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            if block:
-                found[arm.name].wall.append(wall / arm.count)
-                found[arm.name].cpu.append(cpu / arm.count)
-    return found
-
-
-def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print one markdown table."""
-    print(f"\n### {title}\n")
-    for row in (head, ["---"] * len(head), *rows):
-        print(f"| {' | '.join(row)} |")
-    sys.stdout.flush()
-
-
-def missing(peer: str) -> str | None:
-    """Return why a peer cannot be compared with, None if it can."""
-    try:
-        importlib.metadata.version(peer)
-    except importlib.metadata.PackageNotFoundError:
-        return f"`{peer}` is not installed"
-    return None
-
-
-US, MS = 1e-6, 1e-3
 
 
 # (a) Conditions without memory, against cel-python
