@@ -97,7 +97,9 @@ class Derivations:
                 continue
             rules, budget = self.rules[name], budget - 1
             rule = draw.choice(rules) if budget > 0 else min(rules, key=self._depth)
-            stack += [symbol.name for symbol in reversed(rule.expansion)]
+            # A plugin's action under the name of a built-in one would be read as that.
+            named = "PLUGIN" if rule.alias == "plugin" else "NAME"
+            stack += [named if symbol.name == "NAME" else symbol.name for symbol in reversed(rule.expansion)]
 
     def _word(self, name: str, draw: random.Random) -> str:
         if name in self.words:
@@ -120,6 +122,7 @@ _SPELLED: Mapping[str, tuple[str, ...]] = {
         "prev",
         "halt",
     ),
+    "PLUGIN": ("loss", "a", "median", "top"),
     "NUMBER": ("0", "1", "3", "20", "1_000", "0.5", "1e308", "1e999", "00", "9" * 400),
     "PERCENT": ("0%", "10%", "100%", "0.5%"),
     "STRING": ('""', '"x {loss}"', r'"\"\\"', '"{"'),

@@ -35,6 +35,7 @@ from lbw_policy.semantics.expressions import (
 from lbw_policy.semantics.policy import (
     Action,
     Budget,
+    Checkpoint,
     Clip,
     Custom,
     CustomLimit,
@@ -48,6 +49,7 @@ from lbw_policy.semantics.policy import (
     Place,
     Policy,
     Reflex,
+    ResetMoments,
     Rollback,
     RollbackLimit,
     ScaleLimit,
@@ -193,8 +195,10 @@ def limit_sets(draw: st.DrawFn) -> Limits:
         scale_lr=draw(st.none() | st.builds(ScaleLimit, st.just(low), st.floats(low, 1.0))),
         skip=draw(st.none() | st.builds(SkipLimit, st.integers(1, 4), budgets())),
         clip=draw(st.none() | budgets()),
-        rollback=draw(st.none() | st.builds(RollbackLimit, st.integers(1, 30), budgets())),
+        rollback=draw(st.none() | st.builds(RollbackLimit, st.integers(1, 30), budgets(), st.integers(0, 12))),
         freeze=draw(st.none() | st.builds(FreezeLimit, st.floats(0.01, 0.9), st.integers(1, 10))),
+        reset_moments=draw(st.none() | budgets()),
+        checkpoint=draw(st.none() | budgets()),
         intervene=draw(st.none() | budgets()),
         custom=tuple(draw(st.lists(custom_limits(), max_size=2, unique_by=lambda limit: limit.name))),
     )
@@ -235,17 +239,28 @@ def ladders(draw: st.DrawFn) -> Ladder:
 
 
 @cache
-def actions() -> st.SearchStrategy[Action]:
-    """Any action, with amounts far beyond what limits allow among the likely ones."""
+def _single_actions() -> st.SearchStrategy[Action]:
     return st.one_of(
-        st.just(Skip()),
-        st.just(Halt()),
-        st.builds(Clip, numbers()),
+        st.sampled_from((Skip(), Skip(), Halt(), Checkpoint(), ResetMoments())),
+        st.builds(Clip, numbers(), st.booleans()),
         st.builds(ScaleLr, numbers(), st.integers(1, 6)),
         st.builds(Rollback, st.integers(1, 100)),
         st.builds(Freeze, st.floats(0.0, 1.0), st.just("grad_norm")),
         st.builds(Custom, st.sampled_from(("boost", "nudge", "unlimited")), st.none() | numbers()),
     )
+
+
+def _chained(found: Sequence[Action]) -> Action:
+    """Return the first action, with the others as its fallbacks."""
+    first, *rest = found
+    return evolve(first, otherwise=_chained(rest)) if rest else first
+
+
+@cache
+def actions() -> st.SearchStrategy[Action]:
+    """Any action, half of them with fallbacks; amounts far beyond what limits allow are among the likely ones."""
+    chains = st.lists(_single_actions(), min_size=2, max_size=4).map(_chained)
+    return _single_actions() | chains
 
 
 @st.composite

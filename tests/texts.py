@@ -23,7 +23,7 @@ _LIMITS = (
     "scale_lr within [0.05, 1]",
     "skip at most 8 in a row, at most 40 per 1_000 steps",
     "clip at most 100 per 1_000 steps",
-    "rollback at most 50 steps back, at most 3 per 1_000 steps",
+    "rollback at most 50 steps back, at most 3 per 1_000 steps, at least 20 steps apart",
     "freeze at most 25% of layers, for at most 200 steps",
     "reset_moments at most 1 per 1_000 steps",
     "checkpoint at most 3 per 1_000 steps",
@@ -125,7 +125,16 @@ def _hold(names: _Names) -> str:
 
 def _repeated(names: _Names) -> str:
     """Return an action that is done at a moment, not held."""
-    return names.pick("do skip", "do scale_lr by 0.5", "do rollback at most 50 steps", "do checkpoint")
+    action = names.pick("skip", "scale_lr by 0.5", "rollback at most 50 steps", "checkpoint")
+    return f"do {_or_else(names, action)}"
+
+
+def _or_else(names: _Names, action: str) -> str:
+    """Return an action, now and then with others to be done where it is refused."""
+    others = ("skip", "scale_lr by 0.5", "rollback at most 9 steps", "checkpoint", "reset_moments", "clip to 2", "halt")
+    free = [other for other in others if not action.startswith(other.split(maxsplit=1)[0])]
+    chain = names.draw(st.permutations(free))[: names.draw(st.sampled_from((0, 0, 0, 1, 2, 3)))]
+    return " else ".join([action, *chain])
 
 
 def _note(names: _Names) -> str:
@@ -137,16 +146,17 @@ def _action(names: _Names) -> str:
     groups = names.pick("layers", *names.groups)
     norms = [f"2.5 * median({signal}, {names.window()})" for signal in names.numbers.get("norm", ())]
     restore = names.pick("", " restore over 20 steps")
-    return names.pick(
-        "do skip",
-        "do halt",
-        f"do clip to {names.pick('1', *norms)}",
-        f"do scale_lr by {names.pick('0.5', '50%', f'1 / ({_ratio(names)})')}{restore}",
-        f"do rollback at most {names.pick('50 steps', '1 step')}",
-        "do reset_moments",
-        "do checkpoint",
-        f"do freeze top {names.pick('10%', '0.25')} of {groups} by {names.pick('activation_variance', 'grad_norm')}",
+    action = names.pick(
+        "skip",
+        "halt",
+        f"clip to {names.pick('1', *norms)}",
+        f"scale_lr by {names.pick('0.5', '50%', f'1 / ({_ratio(names)})')}{restore}",
+        f"rollback at most {names.pick('50 steps', '1 step')}",
+        "reset_moments",
+        "checkpoint",
+        f"freeze top {names.pick('10%', '0.25')} of {groups} by {names.pick('activation_variance', 'grad_norm')}",
     )
+    return f"do {_or_else(names, action)}"
 
 
 def _declarations(names: _Names) -> list[str]:

@@ -80,3 +80,8 @@ def tolerate() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines in which nothing can move a terminal's cursor."""
+    return "\n".join(printable(line) for line in text.split("\n"))

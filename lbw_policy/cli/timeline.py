@@ -15,6 +15,7 @@ from lbw_policy.limits import Grant, Outcome
 from lbw_policy.machine import Turn
 from lbw_policy.record import Intervention
 from lbw_policy.runtime.replaying import Binding, Replay
+from lbw_policy.runtime.summary import by_action, counted
 from lbw_policy.traces import Trace
 
 _AMOUNTS = {
@@ -60,10 +61,7 @@ class View(Protocol):
 
 def summarise(replay: Replay, trace: Trace, binding: Binding, tally: Tally, seconds: float) -> dict[str, Any]:
     """Return a replay's account as plain data; `seconds` is what the replay of all its ticks took."""
-    actions: dict[str, dict[str, int]] = {}
-    for (action, outcome), number in sorted(replay.ledger.counts.items()):
-        if action != "alert":
-            actions.setdefault(action, {})[outcome] = number
+    actions = {action: counts for action, counts in by_action(replay.ledger.counts).items() if action != "alert"}
     replayed = replay.session.tick - trace.first
     return {
         "policy": replay.policy.name,
@@ -75,6 +73,7 @@ def summarise(replay: Replay, trace: Trace, binding: Binding, tally: Tally, seco
         "seconds": round(seconds, 3),
         "microseconds_per_tick": round(seconds / max(replayed, 1) * 1e6, 1),
         "actions": actions,
+        "fallbacks": by_action(replay.ledger.fallbacks),
         "alerts": dict(sorted(tally.alerts.items())),
         "levels": {level.name: tally.levels[level.name] for level in replay.policy.levels},
         "final_level": replay.session.level,
@@ -132,6 +131,7 @@ def _grant(grant: Grant, replay: Replay) -> dict[str, Any]:
         "reason": grant.reason,
         "starts": grant.starts,
         "left": grant.left,
+        "fallback": grant.fallback,
         "evidence": replay.session.machine.evidence(grant.request.rule) if grant.starts else (),
     }
 
@@ -172,7 +172,7 @@ class Text:
         yield f"{ticks}, in {summary['seconds']:.2f} s ({summary['microseconds_per_tick']:.0f} us a tick)"
         yield "levels: " + _counts(summary["levels"]) + f"; at the end {summary['final_level']}"
         for action, outcomes in summary["actions"].items():
-            yield f"  {action}: {_counts(outcomes)}"
+            yield f"  {action}: {counted(outcomes, summary['fallbacks'].get(action, {}))}"
         if not summary["actions"]:
             yield "  no interventions"
         if summary["alerts"]:
@@ -202,9 +202,8 @@ def _record(record: Intervention) -> str:
     amount = "" if record.granted is None else " " + _AMOUNTS.get(record.action, "{:.4g}").format(record.granted)
     reason = f" ({record.reason})" if record.reason else ""
     refused = record.outcome == Outcome.REFUSED.value
-    return (
-        f"{record.action}{amount} {record.outcome}{reason}, {record.rule}{'' if refused else _because(record.evidence)}"
-    )
+    end = f", {record.instead}" if refused else _because(record.evidence)
+    return f"{record.action}{amount} {record.outcome}{reason}, {record.rule}{end}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -9,9 +9,10 @@ from lbw_policy.cli.suites import Suite
 from lbw_policy.diagnostics import printable
 from lbw_policy.limits import Grant
 from lbw_policy.limits import Outcome as Answer
+from lbw_policy.record import instead
 from lbw_policy.semantics.trial import Happens
-from lbw_policy.verify import Moment, Outcome, Verdict
-from lbw_policy.verify.series import starts
+from lbw_policy.trials import Moment, Outcome, Verdict
+from lbw_policy.trials.series import starts
 
 _MOST_CENTRES = 8
 _MOST_ROWS = 40
@@ -152,7 +153,7 @@ def _unanswered(fired: Iterable[str], answered: set[str]) -> list[str]:
 def _answer(grant: Grant) -> str:
     action, rule = grant.request.action, grant.request.rule
     if grant.outcome is Answer.REFUSED:
-        return f"{action} by {rule} refused: {grant.reason}"
+        return f"{action} by {rule} refused: {grant.reason}, {instead(grant.fallback)}"
     amount = "" if grant.amount is None else f" {grant.amount:.4g}"
     if not grant.starts:
         return "" if action == "clip" else f"{action}{amount} held"

@@ -191,7 +191,7 @@ def _children(node: object) -> Iterator[tuple[str, object]]:
 
 
 def _covers(node: object, span: Span) -> bool:
-    own = getattr(node, "span", None)
+    own = getattr(node, "whole", None) or getattr(node, "span", None)
     return isinstance(own, Span) and own.start <= span.start and span.end <= own.end
 
 

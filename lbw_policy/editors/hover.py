@@ -6,6 +6,7 @@ import re
 
 from attrs import frozen
 
+from lbw_policy.authority import card
 from lbw_policy.diagnostics import Span
 from lbw_policy.editors.document import VALUES, Declaration, Document, Spot
 from lbw_policy.editors.meanings import KEYWORDS, NAMES, UNITS
@@ -18,6 +19,7 @@ _NEEDS = {
     Need.OPTIMIZER: "the optimizer",
     Need.MODEL: "the model: `attach(..., model=model)`",
     Need.OBSERVED: "`guard.observe(...)` in the training loop",
+    Need.CURVATURE: "`guard.curvature(loss)` in the training loop, before `loss.backward()`",
 }
 _WARM_UP = "not ready, and conditions on it false, until it has its warm-up: a quarter of the window, 8 samples or more"
 _READY = {
@@ -100,12 +102,18 @@ def function_text(kind: FunctionKind) -> str:
 
 
 def keyword_text(document: Document, word: str) -> str | None:
-    """Return a keyword's meaning; of an action also the limit this policy sets it."""
+    """Return a keyword's meaning; of an action also its limit here, of `limits` what follows from all of them."""
     meaning = KEYWORDS.get(word)
     if meaning is None:
         return None
-    limit = _limit(document, word) if word in words().actions else None
-    return f"**{word}**: {meaning}" + (f"\n\n{limit}" if limit else "")
+    more = _limit(document, word) if word in words().actions else _card(document) if word == "limits" else None
+    return f"**{word}**: {meaning}" + (f"\n\n{more}" if more else "")
+
+
+def _card(document: Document) -> str | None:
+    """Return the authority card of the policy, if it checks."""
+    policy = document.checked.policy
+    return f"```text\n{card(policy).as_text()}\n```" if policy else None
 
 
 def _limit(document: Document, action: str) -> str | None:

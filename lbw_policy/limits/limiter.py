@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from attrs import evolve
+
 from lbw_policy import saved
 from lbw_policy.errors import StateError
 from lbw_policy.limits.budget import SlidingBudget, clamp
@@ -25,10 +27,13 @@ from lbw_policy.semantics.policy import (
     SkipLimit,
 )
 
-ORDER = ("halt", "checkpoint", "rollback", "skip", "reset_moments", "freeze", "clip", "scale_lr")
-"""The order in which one tick's requests are answered; plugin actions follow, by name."""
+_FIRST, _LAST = ("halt", "checkpoint", "rollback", "skip", "reset_moments"), ("freeze", "clip", "scale_lr")
+ORDER = (*_FIRST, *_LAST)
+"""The order in which one tick's requests are answered; those of plugins, by name, come before `freeze`."""
 
+_TURNS = {action: (turn if action in _FIRST else turn + 1, "") for turn, action in enumerate(ORDER)}
 _BUILT_IN = frozenset(ORDER)
+_APART = "rollback apart"
 _COUNTERS = ("progress", "high_water", "in_a_row", "frozen_for", "rest_until")
 
 
@@ -58,11 +63,7 @@ class Limiter:
         if not requests and not self.frozen_for:  # most ticks: nothing to answer, nothing to settle
             self.scale = 1.0
             return ()
-        asked = {request.action: request for request in requests}
-        grants: list[Grant] = []
-        for action in (*ORDER, *sorted(asked.keys() - _BUILT_IN)):
-            if action in asked and not _superseded(action, grants):
-                grants.append(self._answer(tick, asked[action], situation))
+        grants = _whole(self._answers(tick, requests, situation))
         self._settle(tick, grants)
         return tuple(grants)
 
@@ -75,14 +76,29 @@ class Limiter:
 
     # Answers
 
+    def _answers(self, tick: int, requests: Sequence[Request], situation: Situation) -> list[Grant]:
+        waiting = {request.action: request for request in requests}
+        grants: list[Grant] = []
+        while waiting:
+            request = waiting.pop(min(waiting, key=_turn))
+            if _superseded(request.action, grants):
+                continue
+            grants.append(self._answer(tick, request, situation))
+            if grants[-1].outcome is Outcome.REFUSED:
+                grants[-1] = _with_fallback(grants, waiting, situation)
+        return grants
+
     def _answer(self, tick: int, request: Request, situation: Situation) -> Grant:
+        reason = situation.impossible(request)
+        if reason is not None:
+            return _refuse(request, reason)
         limit = (
             getattr(self.limits, request.action) if request.action in _BUILT_IN else self._custom.get(request.action)
         )
         if request.action == "halt":
             return Grant(request, Outcome.GRANTED)
         if request.action == "clip":
-            return self._clip(tick, request, situation.grad_norm)
+            return self._clip(tick, request, situation.layer_norm if request.layers else situation.grad_norm)
         if limit is None:
             return _refuse(request, "the policy has no limit for it")
         if isinstance(limit, RollbackLimit):
@@ -108,8 +124,14 @@ class Limiter:
         reachable = [progress for progress in snapshots if self.high_water - distance <= progress <= self.progress]
         if not reachable:
             return _refuse(request, f"no healthy snapshot within {distance:g} steps of step {self.high_water}")
+        apart = self._budgets.get(_APART)
+        if apart and not apart.allows(tick):
+            return _refuse(request, f"the last rollback is less than {limit.spacing} steps ago")
         outcome = Outcome.GRANTED if request.amount == distance else Outcome.REDUCED
-        return self._spend(tick, Grant(request, outcome, max(reachable)))
+        answer = self._spend(tick, Grant(request, outcome, max(reachable)))
+        if apart and answer.outcome is not Outcome.REFUSED:
+            apart.spend(tick)
+        return answer
 
     def _clip(self, tick: int, request: Request, norm: float | None) -> Grant:
         if self.limits.clip is None and self.limits.intervene is None:
@@ -215,6 +237,7 @@ def _budgets(limits: Limits) -> dict[str, Budget]:
     found = {
         "skip": limits.skip.budget if limits.skip else None,
         "rollback": limits.rollback.budget if limits.rollback else None,
+        _APART: Budget(1, limits.rollback.spacing) if limits.rollback and limits.rollback.spacing else None,
         "clip": limits.clip,
         "reset_moments": limits.reset_moments,
         "checkpoint": limits.checkpoint,
@@ -230,6 +253,28 @@ def _number(amount: float | None) -> float:
 
 def _refuse(request: Request, reason: str) -> Grant:
     return Grant(request, Outcome.REFUSED, None, reason, starts=False)
+
+
+def _turn(action: str) -> tuple[int, str]:
+    return _TURNS.get(action) or (len(_FIRST), action)
+
+
+def _with_fallback(grants: list[Grant], waiting: dict[str, Request], situation: Situation) -> Grant:
+    """Let what was declared in place of the last request wait for its answer; return its refusal, which says so."""
+    answered = {grant.request.action for grant in grants}
+    refused = {grant.request.action for grant in grants if grant.outcome is Outcome.REFUSED}
+    instead = situation.otherwise(grants[-1].request, refused)
+    # INVARIANT: an action is answered once a tick, so a granted one is not asked for again, nor a refused one.
+    waiting.update({request.action: request for request in instead if request.action not in answered})
+    return evolve(grants[-1], fallback=", ".join(request.action for request in instead))
+
+
+def _whole(grants: list[Grant]) -> list[Grant]:
+    """Return what a tick grants; one that halts, be it as a fallback, leaves only a checkpoint and the refusals."""
+    if all(grant.request.action != "halt" for grant in grants):
+        return grants
+    kept = ("halt", "checkpoint")
+    return [grant for grant in grants if grant.request.action in kept or grant.outcome is Outcome.REFUSED]
 
 
 def _superseded(action: str, grants: list[Grant]) -> bool:

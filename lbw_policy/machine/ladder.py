@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from attrs import asdict, evolve, field, frozen
 
@@ -12,7 +13,8 @@ from lbw_policy.errors import StateError
 from lbw_policy.limits.budget import clamp
 from lbw_policy.semantics.ceilings import SCALE_FLOOR
 from lbw_policy.semantics.expressions import Truth
-from lbw_policy.semantics.policy import Level, Trigger
+from lbw_policy.semantics.policy import Action, Clip, Freeze, Level, ScaleLr, Trigger
+from lbw_policy.semantics.walk import chain, first_actions
 
 
 @frozen
@@ -22,7 +24,8 @@ class Configuration:
     `armed` tells that the level was entered from below, or again, so that its actions run.
     `since` counts ticks in the level. `entering` and `leaving` are bit masks of the last ticks in
     which a trigger held. `cooling` counts the ticks a level stays shut. `factors` are the levels'
-    lr factors and `restoring` what each regains a tick (0 while it is held).
+    lr factors and `restoring` what each regains a tick (0 while it is held). `started` has a bit for
+    each lasting action of a level that it has done since it was entered (see `Ladder.lasting`).
     """
 
     level: int
@@ -34,6 +37,7 @@ class Configuration:
     holding: tuple[bool, ...]
     factors: tuple[float, ...]
     restoring: tuple[float, ...]
+    started: tuple[int, ...]
 
 
 @frozen
@@ -54,6 +58,8 @@ class Ladder:
     levels: tuple[Level, ...]
     restore: tuple[int, ...] = field(init=False)
     """Ticks over which each level's lr factor comes back to 1."""
+    lasting: tuple[tuple[Action, ...], ...] = field(init=False)
+    """The actions each level goes on with once it has done them; what is declared as a fallback is among them."""
 
     _whole: tuple[float, ...] = field(init=False)
 
@@ -65,13 +71,17 @@ class Ladder:
     def _restore(self) -> tuple[int, ...]:
         return tuple(_restore_ticks(level) for level in self.levels)
 
+    @lasting.default
+    def _lasting(self) -> tuple[tuple[Action, ...], ...]:
+        return tuple(tuple(dict.fromkeys(a for a in _actions(level) if lasts(a))) for level in self.levels)
+
     def start(self) -> Configuration:
         """Return the configuration of a fresh run."""
         zeros = (0,) * len(self.levels)
         ones = (1.0,) * len(self.levels)
         still = (0.0,) * len(self.levels)
         held = (False,) * len(self.levels)
-        return Configuration(0, False, 0, 0, zeros, zeros, held, ones, still)
+        return Configuration(0, False, 0, 0, zeros, zeros, held, ones, still, zeros)
 
     def advance(self, now: Configuration, truths: Truths) -> tuple[Configuration, bool]:
         """Return the configuration after one tick, and whether a level was entered with its actions.
@@ -106,6 +116,7 @@ class Ladder:
             holding=now.holding,
             factors=tuple(factors),
             restoring=tuple(r if f < 1.0 else 0.0 for f, r in zip(factors, now.restoring, strict=True)),
+            started=now.started,
         )
 
     def _escalation(self, now: Configuration) -> int | None:
@@ -134,7 +145,7 @@ class Ladder:
         holding = [held and index not in left for index, held in enumerate(now.holding)]
         holding[target] = holding[target] or armed
         restoring = [
-            (1.0 - now.factors[index]) / self.restore[index] if index in left else speed
+            _regain(now.factors[index], self.restore[index]) if index in left else speed
             for index, speed in enumerate(now.restoring)
         ]
         entering = [0 if index == target else mask for index, mask in enumerate(now.entering)]
@@ -148,7 +159,18 @@ class Ladder:
             cooling=tuple(cooling),
             holding=tuple(holding),
             restoring=tuple(restoring),
+            started=tuple(0 if index in left else mask for index, mask in enumerate(now.started)),
         )
+
+    def hold(self, now: Configuration, level: int, action: Action) -> Configuration:
+        """Return the configuration in which a level goes on with one of its lasting actions."""
+        bit = 1 << self.lasting[level].index(action)
+        return evolve(now, started=_with(now.started, level, now.started[level] | bit))
+
+    def held(self, now: Configuration, level: int) -> list[Action]:
+        """Return the lasting actions that a level goes on with."""
+        mask = now.started[level]
+        return [action for place, action in enumerate(self.lasting[level]) if mask >> place & 1]
 
     def scale(self, now: Configuration, level: int, factor: float) -> Configuration:
         """Return the configuration with a level's lr factor multiplied by `factor`, and held."""
@@ -161,8 +183,13 @@ class Ladder:
         )
 
     def fresh(self, now: Configuration) -> Configuration:
-        """Return the configuration with the present level's lr factor back at 1, before its actions run."""
-        return evolve(now, factors=_with(now.factors, now.level, 1.0), restoring=_with(now.restoring, now.level, 0.0))
+        """Return the configuration with the present level as it begins, before its actions run: it holds nothing."""
+        return evolve(
+            now,
+            factors=_with(now.factors, now.level, 1.0),
+            restoring=_with(now.restoring, now.level, 0.0),
+            started=_with(now.started, now.level, 0),
+        )
 
     def at_rest(self, now: Configuration) -> bool:
         """Tell whether no level asks for anything: none is held or armed, and every lr factor is 1."""
@@ -193,6 +220,10 @@ class Ladder:
             holding=tuple(value is True for value in saved.exactly(parts["holding"], count)),
             factors=tuple(factors),
             restoring=tuple(saved.finite(value) for value in saved.exactly(parts["restoring"], count)),
+            started=tuple(
+                saved.within(mask, (1 << len(actions)) - 1)
+                for mask, actions in zip(saved.exactly(parts["started"], count), self.lasting, strict=True)
+            ),
         )
 
 
@@ -209,14 +240,31 @@ def _idle(now: Configuration, truths: Truths) -> bool:
     return True
 
 
-def _with(values: Sequence[float], index: int, value: float) -> tuple[float, ...]:
+def lasts(action: Action) -> bool:
+    """Tell whether a level that does an action goes on with it, in every update until it is left."""
+    return isinstance(action, ScaleLr | Clip | Freeze)
+
+
+_T = TypeVar("_T")
+
+
+def _with(values: Sequence[_T], index: int, value: _T) -> tuple[_T, ...]:
     return (*values[:index], value, *values[index + 1 :])
+
+
+def _regain(factor: float, ticks: int) -> float:
+    """Return what a factor regains a tick, so that it is whole after `ticks`, or one more for rounding's sake."""
+    # INVARIANT: never so little that adding it to a factor just below 1 is rounded away, for ever.
+    return max((1.0 - factor) / ticks, 2 * ticks * sys.float_info.epsilon) if factor < 1.0 else 0.0
 
 
 def _shift(mask: int, trigger: Trigger | None, holds: bool) -> int:
     return ((mask << 1) | holds) & ((1 << trigger.window) - 1) if trigger else 0
 
 
+def _actions(level: Level) -> Iterator[Action]:
+    return (one for action in first_actions(level) for one in chain(action))
+
+
 def _restore_ticks(level: Level) -> int:
-    actions = [*level.actions, *(periodic.action for periodic in level.periodic)]
-    return max((action.restore for action in actions if hasattr(action, "restore")), default=1)
+    return max((action.restore for action in _actions(level) if isinstance(action, ScaleLr)), default=1)

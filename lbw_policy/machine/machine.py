@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from lbw_policy import saved
@@ -37,6 +37,7 @@ class StateMachine:
         self._alerts = [0] * len(policy.alerts)
         self._bind()
         self._vocabulary = Vocabulary.of(policy)
+        self._asking: Asking | None = None
         self._tick = -1
 
     def _bind(self) -> None:
@@ -59,7 +60,7 @@ class StateMachine:
 
     def begin(self, tick: int, values: Mapping[str, float | None]) -> None:
         """Take in the tick's signals by name; None or absent means that there is no reading."""
-        self._tick = tick
+        self._tick, self._asking = tick, None
         self.evaluator.begin(tick, values)
 
     def features(self, risk: p.Risk) -> dict[str, float | None]:
@@ -97,8 +98,19 @@ class StateMachine:
         for reflex in fired:
             asking.reflex(reflex)
         asking.levels(entered=entered)
-        self.configuration = asking.configuration
+        self.configuration, self._asking = asking.configuration, asking
         return tuple(asking.found.values())
+
+    def otherwise(self, refused: Request, already: Collection[str]) -> tuple[Request, ...]:
+        """Return what this tick's rules declared in place of a request; what a level falls back to, it goes on with.
+
+        `already` are the actions refused in this tick, of which none is asked for again.
+        """
+        if self._asking is None:
+            return ()
+        found = self._asking.instead(refused, already)
+        self.configuration = self._asking.configuration
+        return found
 
     def _value(self, number: Number) -> float | None:
         return self.evaluator.number(self.program.number_index[number])
@@ -177,3 +189,4 @@ class StateMachine:
         alerts = [saved.natural(mask) for mask in saved.exactly(parts["alerts"], len(self._alerts))]
         self.evaluator.load_state_dict(saved.mapping(parts["evaluator"]))
         self.configuration, self.quarantine_run, self._alerts, self._tick = configuration, run, alerts, tick
+        self._asking = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
@@ -79,6 +79,10 @@ class SnapshotSchedule:
         lost = tuple(one.progress for one in self.taken if one.progress > progress)
         self.taken = [one for one in self.taken if one.progress <= progress]
         return lost
+
+    def keep_only(self, held: Collection[tuple[int, int]]) -> None:
+        """Forget every snapshot that is not held in fact, by tick and progress."""
+        self.taken = [one for one in self.taken if (one.tick, one.progress) in held]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the snapshots' notes as plain data."""

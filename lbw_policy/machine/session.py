@@ -5,7 +5,7 @@ The guard, in-file tests and replays all drive this, so a policy decides the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -50,6 +50,7 @@ class Upkeep:
 
 
 _NO_UPKEEP = Upkeep((), take=False)
+_NOTHING_ASKED = Situation()
 
 
 class Session:
@@ -87,12 +88,17 @@ class Session:
         risks: Mapping[str, RiskValues],
         grad_norm: float | None = None,
         impossible: Callable[[Request], str | None] = lambda _: None,
+        layer_norm: float | None = None,
     ) -> Turn:
-        """Decide, and answer every request; `impossible` tells why one cannot be carried out now."""
-        decision = self.machine.decide(risks)
-        healthy = self.schedule.healthy() if self.schedule else ()
-        possible, refused = _sorted(decision.requests, impossible) if decision.requests else ([], [])
-        self._turn = Turn(decision, (*self.limiter.rule(self.tick, possible, Situation(healthy, grad_norm)), *refused))
+        """Decide, and answer every request; `impossible` tells why one cannot be carried out now.
+
+        `grad_norm` is that of the gradients as they are now, `layer_norm` the largest of a layer's.
+        """
+        decision, situation = self.machine.decide(risks), _NOTHING_ASKED
+        if decision.requests:
+            healthy = self.schedule.healthy() if self.schedule else ()
+            situation = Situation(healthy, grad_norm, impossible, self.machine.otherwise, layer_norm)
+        self._turn = Turn(decision, self.limiter.rule(self.tick, decision.requests, situation))
         return self._turn
 
     def finish(self, *, applied: bool) -> Upkeep:
@@ -140,18 +146,6 @@ class Session:
             empty: dict[str, Any] = {"taken": []}
             self.schedule.load_state_dict(saved.mapping(parts["schedule"]) if snapshots else empty)
         self.tick, self._events = tick, counts
-
-
-def _sorted(
-    requests: Sequence[Request], impossible: Callable[[Request], str | None]
-) -> tuple[list[Request], list[Grant]]:
-    """Return the requests that can be carried out, and the refusals of the others."""
-    reasons = [(request, impossible(request)) for request in requests]
-    possible = [request for request, reason in reasons if reason is None]
-    refused = [
-        Grant(request, Outcome.REFUSED, None, reason, starts=False) for request, reason in reasons if reason is not None
-    ]
-    return possible, refused
 
 
 def _count(turn: Turn | None) -> dict[str, int]:

@@ -18,7 +18,9 @@ from lbw_policy.semantics.walk import actions_of
 
 def limits(policy: p.Policy, bounds: Guarantees) -> list[str]:
     """Return each limit, and what the limits together guarantee, in sentences."""
-    return [*_written(policy.limits), *_others(policy.limits), *_never(policy), *_derived(policy, bounds)]
+    refused = ["What these limits refuse is recorded; where no rule says what is done instead, the update goes on."]
+    found = [*_written(policy.limits), *_others(policy.limits), *_never(policy), *_derived(policy, bounds)]
+    return [*found, *(refused if actions_of(policy) else [])]
 
 
 def _written(limit: p.Limits) -> Iterator[str]:
@@ -32,7 +34,8 @@ def _written(limit: p.Limits) -> Iterator[str]:
         yield f"It clips gradients {budget(limit.clip)}; a clip only ever makes them smaller."
     if limit.rollback:
         reach = f"A rollback reaches at most {steps(limit.rollback.distance)} below the furthest point of the run"
-        yield f"{reach}, and happens {budget(limit.rollback.budget)}."
+        apart = f", two of them {steps(limit.rollback.spacing)} apart at least" if limit.rollback.spacing else ""
+        yield f"{reach}, and happens {budget(limit.rollback.budget)}{apart}."
     if limit.freeze:
         share_, length = share(limit.freeze.share), steps(limit.freeze.duration)
         yield f"It holds still at most {share_} of the layers, for at most {length} at a time."

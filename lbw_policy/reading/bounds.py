@@ -13,7 +13,9 @@ from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.spelling import amount, share, steps
 
 _WORDS = {"in_a_row": "in a row", "low": "least factor", "high": "most factor"}
-_DURATIONS = ("distance", "duration")
+_DURATIONS = ("distance", "duration", "spacing")
+_LEAST = ("low", "spacing")
+"""Numbers of which a greater one allows less."""
 
 
 def limits(before: p.Limits, after: p.Limits) -> Iterator[Difference]:
@@ -67,7 +69,7 @@ def _numbers(name: str, old: attrs.AttrsInstance, new: attrs.AttrsInstance) -> I
         elif one != other:
             what = f"{name} {_WORDS.get(field.name, field.name)}"
             ordered = isinstance(one, int | float) and isinstance(other, int | float)
-            direction = wider(one, other, more=field.name != "low") if ordered else Direction.CHANGED
+            direction = wider(one, other, more=field.name not in _LEAST) if ordered else Direction.CHANGED
             yield Difference("limits", what, _shown(field.name, one), _shown(field.name, other), direction)
 
 
@@ -79,7 +81,7 @@ def _budget(name: str, old: p.Budget, new: p.Budget) -> Iterator[Difference]:
 
 def _shown(name: str, value: object) -> str:
     if name in _DURATIONS and isinstance(value, int):
-        return steps(value)
+        return steps(value) if value else "none"
     if name == "share" and isinstance(value, float):
         return share(value)
     return amount(value) if isinstance(value, int | float) else str(value)
@@ -93,5 +95,5 @@ def spelt(limit: attrs.AttrsInstance) -> str:
     return ", ".join(
         budget(value) if isinstance(value, p.Budget) else f"{_WORDS.get(name, name)} {_shown(name, value)}"
         for name, value in found.items()
-        if value is not None
+        if value is not None and (name, value) != ("spacing", 0)
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from lbw_policy.reading.guarantees import most
+from lbw_policy.authority.allowance import most
 from lbw_policy.semantics import policy as p
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from attrs import fields, frozen
 
 from lbw_policy.reading import authority
-from lbw_policy.reading.acts import sentence, told
+from lbw_policy.reading.acts import instead, sentence, told
 from lbw_policy.reading.guarantees import Guarantees, guarantees
 from lbw_policy.reading.phrases import condition, number, when
 from lbw_policy.semantics import policy as p
@@ -168,7 +168,8 @@ def _reflexes(policy: p.Policy, words: Vocabulary) -> Iterator[str]:
     for reflex in policy.reflexes:
         acts = sentence([told(action, words, held=False) for action in reflex.actions]) if reflex.actions else ""
         clause = condition(reflex.condition, words)
-        yield f"Reflex `{reflex.name}`: when {clause}, it {acts or 'does nothing'}.{_reason(reflex)}"
+        refused = "".join(instead(action, words, held=False) for action in reflex.actions)
+        yield f"Reflex `{reflex.name}`: when {clause}, it {acts or 'does nothing'}.{refused}{_reason(reflex)}"
     if policy.reflexes:
         yield "Reflexes are asked at every step and at every level."
 
@@ -192,9 +193,9 @@ def _level(level: p.Level, below: p.Level, words: Vocabulary) -> Iterator[str]:
     enter = f"begins when {when(level.enter, words)}" if level.enter else "is never entered"
     yield f"Level `{level.name}` {enter}.{_reason(level)}"
     for action in level.actions:
-        yield f"When `{level.name}` begins, it {told(action, words, held=True)}."
+        yield f"When `{level.name}` begins, it {_done(action, words)}"
     for each in level.periodic:
-        yield f"Every {steps(each.every)} at `{level.name}`, it {told(each.action, words, held=True)}."
+        yield f"Every {steps(each.every)} at `{level.name}`, it {_done(each.action, words)}"
     ways = [when(level.leave, words)] if level.leave else []
     ways += [f"{steps(level.stay)} have passed"] if level.stay else []
     if ways:
@@ -203,6 +204,10 @@ def _level(level: p.Level, below: p.Level, words: Vocabulary) -> Iterator[str]:
         yield f"It does not come back from `{level.name}` by itself."
     if level.cooldown:
         yield f"After that, `{level.name}` stays shut for {steps(level.cooldown)}."
+
+
+def _done(action: p.Action, words: Vocabulary) -> str:
+    return f"{told(action, words, held=True)}.{instead(action, words, held=True)}"
 
 
 def _alert(alert: p.Alert, words: Vocabulary) -> str:

@@ -12,6 +12,7 @@ from lbw_policy.diagnostics import printable
 from lbw_policy.reading.acts import written
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.spelling import Vocabulary, spell, steps
+from lbw_policy.semantics.walk import chain, first_actions
 
 _WIDTH = 44
 
@@ -56,7 +57,7 @@ def _into(policy: p.Policy, index: int, words: Vocabulary) -> Iterator[Edge]:
 
 
 def _all_actions(level: p.Level) -> list[p.Action]:
-    return [*level.actions, *(periodic.action for periodic in level.periodic)]
+    return [one for action in first_actions(level) for one in chain(action)]
 
 
 def _trigger(trigger: p.Trigger, words: Vocabulary) -> str:

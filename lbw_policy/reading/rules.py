@@ -13,6 +13,7 @@ from lbw_policy.reading.normal import inward, normal, shape
 from lbw_policy.semantics import expressions as e
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.spelling import Vocabulary, spell, steps
+from lbw_policy.semantics.walk import chain
 
 
 @frozen
@@ -186,16 +187,24 @@ def _value(node: e.Number) -> float | None:
 
 
 def normal_action(action: p.Action) -> Hashable:
-    """Return a key that is equal for actions that do the same."""
-    values = (getattr(action, field.name) for field in attrs.fields(type(action)))
+    """Return a key that is equal for actions that do the same, also where they are refused."""
+    return tuple(_normal(one) for one in chain(action))
+
+
+def _normal(action: p.Action) -> Hashable:
+    values = (getattr(action, field.name) for field in attrs.fields(type(action)) if field.name != "otherwise")
     return p.name_of(action), *(normal(value) if isinstance(value, e.Expression) else value for value in values)
 
 
 def _asks(old: Sequence[p.Action], new: Sequence[p.Action]) -> Direction:
     """Tell whether an action that only changed in its amount asks for more."""
-    if len(old) != 1 or len(new) != 1:
+    if len(old) != 1 or len(new) != 1 or _fallbacks(old[0]) != _fallbacks(new[0]):
         return Direction.CHANGED
     one, other = asked(old[0]), asked(new[0])
     if one is None or other is None or one == other:
         return Direction.CHANGED
     return wider(one, other, more=not isinstance(old[0], p.ScaleLr))
+
+
+def _fallbacks(action: p.Action) -> Hashable:
+    return action.otherwise and normal_action(action.otherwise)

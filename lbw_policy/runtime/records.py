@@ -33,13 +33,13 @@ class Recorder:
         rules: tuple[Reflex | Level | Alert, ...] = (*policy.reflexes, *policy.levels, *policy.alerts)
         self._places = {one.rule: one.place for one in rules if one.place}
         self._reasons = {one.rule: one.why for one in rules}
-        self._refused: dict[str, tuple[str, str]] = {}
+        self._refused: dict[str, tuple[str, str, str]] = {}
 
     def tick(self, now: Present, turn: Turn, frozen: tuple[str, ...]) -> None:
         """Record what begins at this tick; a refusal is recorded when it begins, not on every tick it lasts."""
         refused = {}
         for grant in turn.grants:
-            action, key = grant.request.action, (grant.request.rule, grant.reason)
+            action, key = grant.request.action, (grant.request.rule, grant.reason, grant.fallback)
             if grant.outcome is Outcome.REFUSED:
                 refused[action] = key
             if grant.starts or (action in refused and self._refused.get(action) != key):
@@ -69,6 +69,7 @@ class Recorder:
             left=grant.left,
             why=self._reasons.get(rule, ""),
             mode=now.mode,
+            fallback=grant.fallback,
         )
 
     def _place(self, rule: str) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
-from lbw_policy.record import Ledger
+from lbw_policy.record import Ledger, instead
 from lbw_policy.semantics.policy import Policy
 
 
 @frozen
 class Summary:
-    """A guard's account of itself; `actions` counts outcomes by action, e.g. `{"skip": {"granted": 2}}`."""
+    """A guard's account of itself; `actions` counts outcomes by action, e.g. `{"skip": {"granted": 2}}`.
+
+    `fallbacks` counts what was asked for instead of refused actions, "" for nothing: `{"skip": {"halt": 1}}`.
+    `snapshots` says what memory they take, and where; "" without.
+    """
 
     policy: str
     digest: str
@@ -23,6 +27,8 @@ class Summary:
     level: str
     actions: Mapping[str, Mapping[str, int]]
     risks: Mapping[str, str]
+    fallbacks: Mapping[str, Mapping[str, int]] = field(factory=dict)
+    snapshots: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """Return the summary as plain data."""
@@ -34,11 +40,27 @@ class Summary:
             f"{self.ticks} ticks, {self.progress} updates kept, level {self.level}",
         ]
         for action, outcomes in sorted(self.actions.items()):
-            lines.append(f"  {action}: " + ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())))
+            lines.append(f"  {action}: " + counted(outcomes, self.fallbacks.get(action, {})))
         if not self.actions:
             lines.append("  no interventions")
         lines += [f"  risk {name}: {status}" for name, status in sorted(self.risks.items())]
+        lines += [f"  snapshots: {self.snapshots}"] if self.snapshots else []
         return "\n".join(lines)
+
+
+def counted(outcomes: Mapping[str, int], fallbacks: Mapping[str, int]) -> str:
+    """Return how often an action was granted, reduced and refused, and what was asked for instead of it."""
+    refused = ", ".join(f"{count} with {instead(name)}" for name, count in sorted(fallbacks.items()) if count)
+    shown = [f"{count} {name}" for name, count in sorted(outcomes.items()) if count]
+    return (", ".join(shown) or "none") + (f" ({refused})" if refused else "")
+
+
+def by_action(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """Return counts by action, and under it by outcome or fallback."""
+    found: dict[str, dict[str, int]] = {}
+    for (action, name), count in sorted(counts.items()):
+        found.setdefault(action, {})[name] = count
+    return found
 
 
 class Watched(Protocol):
@@ -65,11 +87,8 @@ class Watched(Protocol):
         """The present level."""
 
 
-def summarise(guard: Watched, risks: Mapping[str, str], ledger: Ledger) -> Summary:
+def summarise(guard: Watched, risks: Mapping[str, str], ledger: Ledger, snapshots: str) -> Summary:
     """Return the account of a guard."""
-    actions: dict[str, dict[str, int]] = {}
-    for (action, outcome), count in ledger.counts.items():
-        actions.setdefault(action, {})[outcome] = count
     return Summary(
         policy=guard.policy.name,
         digest=guard.policy.digest,
@@ -77,6 +96,8 @@ def summarise(guard: Watched, risks: Mapping[str, str], ledger: Ledger) -> Summa
         ticks=guard.tick,
         progress=guard.progress,
         level=guard.level,
-        actions=actions,
+        actions=by_action(ledger.counts),
         risks=dict(risks),
+        fallbacks=by_action(ledger.fallbacks),
+        snapshots=snapshots,
     )

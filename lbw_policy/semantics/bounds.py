@@ -42,7 +42,8 @@ def _read(report: Report, literals: Literals, entry: nodes.Limit, limits: p.Limi
             return evolve(limits, skip=p.SkipLimit(in_a_row, budget or p.Budget(1, 1)))
         case "rollback":
             distance = literals.duration(entry.values[0], ceilings.ROLLBACK_DISTANCE)
-            return evolve(limits, rollback=p.RollbackLimit(distance, budget or p.Budget(1, 1)))
+            spacing = literals.duration(entry.spacing, ceilings.WINDOW) if entry.spacing else 0
+            return evolve(limits, rollback=p.RollbackLimit(distance, budget or p.Budget(1, 1), spacing))
         case "freeze":
             share = literals.real(entry.values[0], 0.0, ceilings.FREEZE_SHARE, "a share of layers")
             return evolve(
@@ -99,6 +100,19 @@ def check_allowed(report: Report, node: nodes.Do, limits: p.Limits) -> None:
     elif bounded[node.name] is None:
         report.missing("LBW301", f"`{node.name}` is used without a limit", node.span,
                        f"add to `limits`: {_EXAMPLES[node.name]}")  # fmt: skip
+
+
+def check_chain(report: Report, node: nodes.Do) -> None:
+    """Report fallbacks that are too many, or that name an action of their chain again."""
+    seen = {node.name: node.span}
+    for fallback in node.otherwise:
+        if fallback.name and fallback.name in seen:  # no name: the parser has reported it
+            message = f"`{fallback.name}` stands twice in one chain of fallbacks"
+            report.again("LBW311", message, fallback.span, seen[fallback.name], "written")
+        seen.setdefault(fallback.name, fallback.span)
+    if len(node.otherwise) >= ceilings.CHAIN:
+        message = f"expected at most {ceilings.CHAIN} actions in one chain, found {len(node.otherwise) + 1}"
+        report.error("LBW311", message, node.otherwise[ceilings.CHAIN - 1].span, "leave out the least likely ones")
 
 
 def check_factor(report: Report, node: nodes.Do, factor: Typed, limits: p.Limits) -> None:

@@ -16,5 +16,7 @@ HOLD = 10_000
 """The longest window of a `for` clause, in steps."""
 TIMER = 1_000_000
 """The longest cooldown, stay, restore or quarantine, in steps."""
+CHAIN = 4
+"""The most actions of one `do`, fallbacks included."""
 MEMORY = 2_000_000
 """The most samples all windows of a policy may hold together."""

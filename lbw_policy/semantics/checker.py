@@ -68,6 +68,7 @@ def _check(linked: Linked, heir: Heir, params: dict[str, float]) -> tuple[p.Poli
     policy = _Checker(linked.parsed(heir), report, params).run()
     if parent is not None and heir.extends is not None and not report.failed() and not report.torn:
         check_tightened(report, policy, parent, linked.places(heir), heir.extends)
+        policy = evolve(policy, parent=parent.limits)
     return policy, report
 
 

@@ -49,6 +49,8 @@ def check_signal(report: Report, word: nodes.Word) -> None:
 
 
 def _action(report: Report, name: str, span: Span) -> ActionPlugin | None:
+    if not name:  # the parser has reported that it is missing
+        return None
     found = _find(report, ActionPlugin, name, span)
     if found is None:
         known = (*ACTIONS, *plugins.names(ActionPlugin))

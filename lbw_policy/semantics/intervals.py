@@ -13,10 +13,8 @@ from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.report import plain
 from lbw_policy.semantics.signals import EVENTS, SIGNALS
 
-_SIGNED = ("loss", "curvature")
-_SHARES = ("activation_outliers",)
-_NEVER_NEGATIVE = ("std", "spread", "rate")
-_SAME_RANGE = ("median", "mean", "min", "max", "quantile", "ewma", "prev")
+_NEVER_NEGATIVE = ("std", "spread")
+_SAME_RANGE = ("median", "mean", "min", "max", "quantile", "prev")
 
 
 @frozen
@@ -90,18 +88,26 @@ class Ranges:
     def _statistic(self, name: str, argument: e.Number) -> Interval:
         if name in _NEVER_NEGATIVE:
             return _POSITIVE
+        if name in ("ewma", "rate"):  # a rounded step or a sum may leave the range, but keeps its sign
+            return _sign(self.find(argument))
         return self.find(argument) if name in _SAME_RANGE else ANY
 
     def _signal(self, name: str) -> Interval:
         signal = self.sources.get(name)
-        known = signal is not None and not signal.observed and signal.source in {*SIGNALS, *EVENTS}
-        if signal is None or not known or signal.source in _SIGNED:
+        if signal is None or signal.observed:
             return ANY
-        return Interval(0.0, 1.0) if signal.source in _SHARES else _POSITIVE
+        if signal.source in EVENTS:
+            return _POSITIVE
+        kind = SIGNALS.get(signal.source)
+        return Interval(kind.low, kind.high) if kind else ANY
 
 
 def _anything(_: Interval) -> Interval:
     return ANY
+
+
+def _sign(x: Interval) -> Interval:
+    return Interval(0.0 if x.low >= 0 else -math.inf, 0.0 if x.high <= 0 else math.inf)
 
 
 def _log(x: Interval) -> Interval:
@@ -140,7 +146,9 @@ def _quotient(x: Interval, y: Interval) -> Interval:
         positive = (x.low >= 0 and y.low >= 0) or (x.high <= 0 and y.high <= 0)
         negative = (x.low >= 0 and y.high <= 0) or (x.high <= 0 and y.low >= 0)
         return _POSITIVE if positive else Interval(high=0.0) if negative else ANY
-    return _corners(x, y, lambda a, b: 0.0 if math.isinf(b) else a / b)
+    found = _corners(x, y, lambda a, b: 0.0 if math.isinf(b) else a / b)
+    # A measured divisor may be infinite, whatever its finite values are: the quotient is 0 then.
+    return found if y.low == y.high else Interval(min(found.low, 0.0), max(found.high, 0.0))
 
 
 def _corners(x: Interval, y: Interval, combine: Callable[[float, float], float]) -> Interval:

@@ -17,6 +17,7 @@ def lint_limits(report: Report, policy: p.Policy, statements: tuple[nodes.Statem
     for block in statements:
         for entry in block.entries if isinstance(block, nodes.Limits) else ():
             _never_reached(report, policy, entry)
+            _spacing(report, policy, entry)
             _above_intervene(report, policy, entry)
         if isinstance(block, nodes.Limits):
             _no_common_budget(report, policy, block)
@@ -42,6 +43,20 @@ def _never_reached(report: Report, policy: p.Policy, entry: nodes.Limit) -> None
         message = f"{plain(skip.in_a_row)} skips in a row outlast the quarantine of {plain(policy.quarantine)} steps"
         report.warning("LBW423", message, entry.values[0].span,
                        "allow fewer in a row, or write a longer `quarantine`")  # fmt: skip
+
+
+def _spacing(report: Report, policy: p.Policy, entry: nodes.Limit) -> None:
+    """Report a spacing of rollbacks that leaves nothing for their budget to do, or that follows from it."""
+    limit = policy.limits.rollback
+    if entry.name != "rollback" or not limit or not entry.spacing or not entry.budget:
+        return
+    most, budget = -(-limit.budget.window // limit.spacing), limit.budget
+    if budget.count > most:
+        message = f"never reached: {plain(limit.spacing)} steps apart, {plain(budget.window)} steps hold {plain(most)}"
+        report.warning("LBW416", message, entry.budget.span, "write a smaller budget, or less between two rollbacks")
+    elif budget.count == 1 and budget.window >= limit.spacing:
+        message = f"never reached: the budget keeps rollbacks {plain(budget.window)} steps apart"
+        report.warning("LBW416", message, entry.spacing.span, "remove it, or write a larger budget")
 
 
 def _most(window: int, skip: p.SkipLimit | None) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 
+from attrs import evolve
+
 from lbw_policy.semantics import expressions as e
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.implication import implies, normal, small, threshold
 from lbw_policy.semantics.report import Report, plain
 from lbw_policy.semantics.sites import Clauses, Pair, Site, paired
-from lbw_policy.semantics.walk import conditions_of, parts
+from lbw_policy.semantics.walk import chain, conditions_of, parts
 from lbw_policy.syntax import nodes
 
 _MOST_EARLIER = 32
@@ -58,7 +60,12 @@ def _shadowed(report: Report, policy: p.Policy, words: dict[str, nodes.Word]) ->
 
 def _adds_nothing(one: p.Reflex, first: p.Reflex) -> bool:
     once = (p.Skip, p.Halt, p.Rollback, p.Checkpoint, p.ResetMoments, p.Freeze, p.Clip)
-    return all(isinstance(action, once) and action in first.actions for action in one.actions)
+    return all(isinstance(action, once) and _among(action, first.actions) for action in one.actions)
+
+
+def _among(action: p.Action, actions: tuple[p.Action, ...]) -> bool:
+    """Tell whether an action is one of several; without a fallback of its own, also one that has one."""
+    return action in actions or action in (evolve(other, otherwise=None) for other in actions)
 
 
 # Levels
@@ -137,12 +144,19 @@ def _rollback_too_short(report: Report, policy: p.Policy, one: Clauses) -> None:
         return
     every = policy.snapshot_every or max(1, limit.distance // 2)
     oldest = every + max(1, min(every, limit.distance // 4))
-    for action in (clause for clause in one.node.clauses if isinstance(clause, nodes.Do) and clause.name == "rollback"):
-        reach = next(done.at_most for done in one.level.actions if isinstance(done, p.Rollback))
-        if reach < oldest + enter.count and action.value is not None:
-            message = f"{plain(reach)} steps may not reach a healthy snapshot: it can be {plain(oldest)} steps old, "
-            message += f"and trouble is noticed after {plain(enter.count)}"
-            report.warning("LBW419", message, action.value.span, "go further back, or write `snapshot every N steps`")
+    for node, action in _done_on_entry(one):
+        if not isinstance(action, p.Rollback) or node.value is None:
+            continue
+        if action.at_most < oldest + enter.count:
+            message = f"{plain(action.at_most)} steps may not reach a healthy snapshot: "
+            message += f"it can be {plain(oldest)} steps old, and trouble is noticed after {plain(enter.count)}"
+            report.warning("LBW419", message, node.value.span, "go further back, or write `snapshot every N steps`")
+
+
+def _done_on_entry(one: Clauses) -> Iterator[tuple[nodes.Do, p.Action]]:
+    written = (clause for clause in one.node.clauses if isinstance(clause, nodes.Do))
+    for node, action in zip(written, one.level.actions, strict=True):
+        yield from zip((node, *node.otherwise), chain(action), strict=True)
 
 
 def _idle(report: Report, one: Clauses) -> None:

@@ -6,6 +6,7 @@ from lbw_policy.semantics import ceilings
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Statistic
 from lbw_policy.semantics.lint_conditions import lint_conditions
+from lbw_policy.semantics.lint_fallbacks import lint_fallbacks
 from lbw_policy.semantics.lint_limits import lint_limits, lint_params
 from lbw_policy.semantics.lint_rules import lint_levels, lint_reflexes, lint_risks
 from lbw_policy.semantics.report import Report
@@ -28,6 +29,7 @@ def lint(report: Report, policy: p.Policy, scope: Scope, statements: tuple[nodes
     lint_levels(report, policy, levels(policy, statements))
     lint_reflexes(report, policy, statements)
     lint_risks(report, policy, found, statements)
+    lint_fallbacks(report, policy, statements)
     lint_limits(report, policy, statements)
     lint_params(report, policy, statements)
 

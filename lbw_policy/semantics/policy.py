@@ -72,19 +72,27 @@ class Risk:
 
 
 @frozen
-class Skip:
+class Acting:
+    """What every action has: `otherwise` is asked for in the same tick where the limiter refuses it."""
+
+    otherwise: Action | None = field(default=None, kw_only=True)
+
+
+@frozen
+class Skip(Acting):
     """Leave this update out: weights and optimizer state stay as they are."""
 
 
 @frozen
-class Clip:
-    """Scale all gradients down so that their L2 norm is at most `to`."""
+class Clip(Acting):
+    """Scale all gradients down so that their L2 norm is at most `to`; with `layers`, that of each layer by itself."""
 
     to: Number
+    layers: bool = False
 
 
 @frozen
-class ScaleLr:
+class ScaleLr(Acting):
     """Scale the update by the factor `by`; after the level ends, come back over `restore` ticks."""
 
     by: Number
@@ -92,14 +100,14 @@ class ScaleLr:
 
 
 @frozen
-class Rollback:
+class Rollback(Acting):
     """Restore the newest healthy snapshot no more than `at_most` steps below the high-water mark."""
 
     at_most: int
 
 
 @frozen
-class Freeze:
+class Freeze(Acting):
     """Hold still the given share of layers, those with the highest `by` first.
 
     `group` names the layer group they are chosen from; the share counts all layers all the same.
@@ -111,22 +119,22 @@ class Freeze:
 
 
 @frozen
-class ResetMoments:
+class ResetMoments(Acting):
     """Set the optimizer's running moments to zero, as at the start of a run."""
 
 
 @frozen
-class Checkpoint:
+class Checkpoint(Acting):
     """Call the function given to `attach(checkpoint=...)`."""
 
 
 @frozen
-class Halt:
+class Halt(Acting):
     """Stop the run by raising `Halted` from `optimizer.step()`."""
 
 
 @frozen
-class Custom:
+class Custom(Acting):
     """Do what the plugin action `name` does, with an amount if it takes one."""
 
     name: str
@@ -254,10 +262,11 @@ class SkipLimit:
 
 @frozen
 class RollbackLimit:
-    """At most `distance` steps below the high-water mark, and a budget."""
+    """At most `distance` steps below the high-water mark, and a budget; two are `spacing` ticks apart at least."""
 
     distance: int
     budget: Budget
+    spacing: int = 0
 
 
 @frozen
@@ -334,6 +343,8 @@ class Policy:
     warnings: tuple[Diagnostic, ...] = field(default=(), eq=False, repr=False)
     tests: tuple[Trial, ...] = field(default=(), eq=False, repr=False)
     names: tuple[tuple[str, Expression], ...] = field(default=(), eq=False, repr=False)
+    parent: Limits | None = field(default=None, eq=False, repr=False)
+    """The limits of the policy that this one extends."""
 
     def reads(self, source: str) -> bool:
         """Tell whether any signal reads the given built-in source."""

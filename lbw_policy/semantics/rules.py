@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from lbw_policy.diagnostics import Span
 from lbw_policy.semantics import ceilings, types
 from lbw_policy.semantics import policy as p
-from lbw_policy.semantics.bounds import check_allowed, check_factor, check_most
+from lbw_policy.semantics.bounds import check_allowed, check_chain, check_factor, check_most
 from lbw_policy.semantics.clauses import once
 from lbw_policy.semantics.expressions import Not, Number
 from lbw_policy.semantics.extensions import check_amount
@@ -152,7 +152,15 @@ class RuleChecker:
     # Actions
 
     def action(self, node: nodes.Do) -> p.Action:
-        """Return a checked action; one in error reads as `skip`, and is reported."""
+        """Return a checked action with its fallbacks; one in error reads as `skip`, and is reported."""
+        check_chain(self.report, node)
+        done = self._action(node)
+        following: p.Action | None = None
+        for one in reversed([self._action(fallback) for fallback in node.otherwise[: ceilings.CHAIN - 1]]):
+            following = evolve(one, otherwise=following)
+        return evolve(done, otherwise=following)
+
+    def _action(self, node: nodes.Do) -> p.Action:
         check_allowed(self.report, node, self.limits)
         match node.name:
             case "clip":
@@ -188,7 +196,7 @@ class RuleChecker:
         if types.meet(typed.unit, types.NORM) is None:
             message = f"expected a norm, found a {typed.unit}"
             self.report.error("LBW204", message, _value(node).span, "such as `2.5 * median(grad, 128 steps)`")
-        return p.Clip(typed.number)
+        return p.Clip(typed.number, node.layers)
 
     def _scale_lr(self, node: nodes.Do) -> p.Action:
         restore = self.literals.duration(node.restore) if node.restore else 1

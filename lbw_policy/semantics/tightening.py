@@ -96,6 +96,9 @@ def _numbers(child: Limit, parent: Limit) -> Iterator[tuple[str, str, bool]]:
         case p.RollbackLimit(), p.RollbackLimit():
             yield _most(child.distance, parent.distance, "{} steps back")
             yield from _numbers(child.budget, parent.budget)
+            apart = _apart(child)
+            asked = f"{_counted(apart)} apart" if apart > 1 else "none"
+            yield asked, f"at least {_counted(parent.spacing)} apart", apart >= parent.spacing
         case p.FreezeLimit(), p.FreezeLimit():
             yield (
                 f"{100 * child.share:.6g}%",
@@ -119,6 +122,15 @@ def _range(
 
 def _most(child: float, parent: float, form: str) -> tuple[str, str, bool]:
     return form.format(plain(child)), f"at most {form.format(plain(parent))}", child <= parent
+
+
+def _apart(limit: p.RollbackLimit) -> int:
+    """Return the least ticks between two rollbacks; a budget of one is a distance too."""
+    return max(limit.spacing, limit.budget.window if limit.budget.count == 1 else 1)
+
+
+def _counted(count: int) -> str:
+    return f"{plain(count)} step{'s' * (count != 1)}"
 
 
 def _asked(child: p.Budget, parent: p.Budget) -> str:

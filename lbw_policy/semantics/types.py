@@ -46,6 +46,7 @@ LOSS = Unit((("loss", 1),))
 RATE = Unit((("rate", 1),))
 CURVATURE = Unit((("curvature", 1),))
 VARIANCE = Unit((("variance", 1),))
+SECONDS = Unit((("seconds", 1),))
 TRUTH = Unit((("truth value", 1),))
 
 NAMED = {
@@ -58,6 +59,7 @@ NAMED = {
     "rate": RATE,
     "curvature": CURVATURE,
     "variance": VARIANCE,
+    "seconds": SECONDS,
 }
 """The units a param may have."""
 

@@ -29,11 +29,23 @@ def children(node: Expression) -> list[Expression]:
 
 
 def actions_of(policy: p.Policy) -> list[p.Action]:
-    """Return every action any rule of the policy may ask for."""
-    found = [action for reflex in policy.reflexes for action in reflex.actions]
-    for level in policy.levels:
-        found += [*level.actions, *(periodic.action for periodic in level.periodic)]
-    return found
+    """Return every action any rule of the policy may ask for, as a fallback too."""
+    rules: tuple[p.Reflex | p.Level, ...] = (*policy.reflexes, *policy.levels)
+    return [one for rule in rules for action in first_actions(rule) for one in chain(action)]
+
+
+def first_actions(rule: p.Reflex | p.Level) -> list[p.Action]:
+    """Return the actions a rule asks for by itself, without what it declares as a fallback."""
+    periodic = rule.periodic if isinstance(rule, p.Level) else ()
+    return [*rule.actions, *(each.action for each in periodic)]
+
+
+def chain(action: p.Action) -> Iterator[p.Action]:
+    """Yield an action and, in order, what is declared as its fallback."""
+    following: p.Action | None = action
+    while following is not None:
+        yield following
+        following = following.otherwise
 
 
 def conditions_of(policy: p.Policy) -> list[Condition]:

@@ -162,6 +162,9 @@ class TreeBuilder(TestBuilder):
     # Actions
 
     def do(self, meta: Meta, children: Sequence[nodes.Do]) -> nodes.Do:
+        return evolve(children[0], otherwise=tuple(children[1:]))
+
+    def instead(self, meta: Meta, children: Sequence[nodes.Do]) -> nodes.Do:
         return children[0]
 
     def skip(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
@@ -172,6 +175,9 @@ class TreeBuilder(TestBuilder):
 
     def clip(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
         return nodes.Do("clip", span_of_rule(meta), children[0])
+
+    def clip_layers(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
+        return nodes.Do("clip", span_of_rule(meta), children[0], layers=True)
 
     def rollback(self, meta: Meta, children: Sequence[Any]) -> nodes.Do:
         return nodes.Do("rollback", span_of_rule(meta), children[0])
@@ -215,7 +221,11 @@ class TreeBuilder(TestBuilder):
         return self._limit("clip", meta, children)
 
     def limit_rollback(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
-        return self._limit("rollback", meta, children)
+        spacing = children[2] if len(children) > 2 else None
+        return evolve(self._limit("rollback", meta, children[:2]), spacing=spacing)
+
+    def spacing(self, meta: Meta, children: Sequence[nodes.Duration]) -> nodes.Duration:
+        return children[0]
 
     def limit_freeze(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
         return self._limit("freeze", meta, children)

@@ -16,7 +16,7 @@ _FARTHEST = 40
 """How many columns a word or a comment may be moved to line up with its neighbours."""
 
 # Where a line may be broken, the loosest tie first.
-PART, OR, AND, ITEM, ARROW, COMPARE, SUM, PRODUCT = range(8)
+INSTEAD, PART, OR, AND, ITEM, ARROW, COMPARE, SUM, PRODUCT = range(9)
 
 
 @define
@@ -174,7 +174,7 @@ def _broken(words: Sequence[Word], indent: int, deeper: int) -> Iterator[Row]:
     if len(parts) == 1:
         yield _row(words, indent)
         return
-    yield from _broken(parts[0], indent, deeper + INDENT * (parts[1][0].rank not in {PART, None}))
+    yield from _broken(parts[0], indent, deeper + INDENT * (parts[1][0].rank not in {INSTEAD, PART, None}))
     for part in parts[1:]:
         yield from (Row(" " * deeper + comment.text) for comment in part[0].above)
         yield from _broken(part, deeper, deeper + INDENT)

@@ -9,7 +9,7 @@ from attrs import field, frozen
 from lark import Token, Tree
 
 from lbw_policy.syntax.comments import Piece
-from lbw_policy.syntax.layout import AND, ARROW, COMPARE, ITEM, OR, PART, PRODUCT, SUM, Word
+from lbw_policy.syntax.layout import AND, ARROW, COMPARE, INSTEAD, ITEM, OR, PART, PRODUCT, SUM, Word
 
 _UNITS = {"unit": ("step", "steps"), "times": ("time", "times")}
 _RANKS = {"OR": OR, "AND": AND, "COMPARE": COMPARE, "PLUS": SUM, "TIMES": PRODUCT, "NOTE": ITEM}
@@ -25,6 +25,8 @@ class Marks:
     """Names that touch the parenthesis after them."""
     parts: set[int] = field(factory=set)
     """First words of a hold, of `restore`, `except`, `else` and an alert's message."""
+    insteads: set[int] = field(factory=set)
+    """The `else` before each fallback of an action."""
     units: dict[int, str] = field(factory=dict)
     """Units, as they are written after their number."""
 
@@ -48,6 +50,8 @@ class Marks:
                 self.functions.add(_start(node.children[1]))
             case "hold" | "restore" | "excepted":
                 self.parts.add(node.meta.start_pos)
+            case "instead":
+                self.insteads.add(node.meta.start_pos)
             case "require":
                 self.parts.add(before[_start(node.children[-1])])
             case "alert":
@@ -79,11 +83,13 @@ class Marks:
             return 0
         if piece.kind == "LPAR" and before.start in self.functions:
             return 0
-        return 2 if piece.start in self.parts else 1
+        return 2 if piece.start in self.parts or piece.start in self.insteads else 1
 
     def _rank(self, piece: Piece, before: Piece | None) -> int | None:
         if piece.start in self.parts:
             return PART
+        if piece.start in self.insteads:
+            return INSTEAD
         if piece.start in self.signs or before is None:
             return None
         if before.kind == "COMMA":

@@ -137,9 +137,9 @@ class Rate:
 
 @frozen
 class Do:
-    """An action asked for; `value` is its amount, `by` and `group` the layers of `freeze`.
+    """An action asked for; `value` is its amount, `by` and `group` the layers of `freeze`, `layers` a clip of each.
 
-    A plugin's action has the plugin's own name.
+    A plugin's action has the plugin's own name. `otherwise` has what `else` declares, in order.
     """
 
     name: str
@@ -149,6 +149,13 @@ class Do:
     by: Word | None = None
     group: Word | None = None
     notes: tuple[Note, ...] = ()
+    otherwise: tuple[Do, ...] = ()
+    layers: bool = False
+
+    @property
+    def whole(self) -> Span:
+        """The characters of the action and all that may be done instead."""
+        return self.span.join(self.otherwise[-1].span) if self.otherwise else self.span
 
 
 @frozen
@@ -163,13 +170,17 @@ class Each:
 
 @frozen
 class Limit:
-    """One line of `limits`: the values in the order they are written, and the budget."""
+    """One line of `limits`: the values in the order they are written, and the budget.
+
+    `spacing` is the least time between two rollbacks, None where it is not given.
+    """
 
     name: str
     values: tuple[Expression, ...]
     budget: Rate | None
     span: Span
     notes: tuple[Note, ...] = ()
+    spacing: Duration | None = None
 
 
 @frozen

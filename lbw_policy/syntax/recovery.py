@@ -61,7 +61,7 @@ _PHRASES = {
     "__ANON_0": "`->`",
 }
 _SUBSTITUTES = (("=", "COMPARE", "=="), ("=", "COLON", ":"), (":", "EQUAL", "="), ("==", "EQUAL", "="),
-                (",", "__ANON_0", "->"), (">", "__ANON_0", "->"))  # fmt: skip
+                (",", "__ANON_0", "->"), (">", "__ANON_0", "->"), ("most", "LEAST", "least"))  # fmt: skip
 """What is often written, the token that is meant, and how it is written."""
 _UNITS = frozenset({"STEP", "STEPS"})
 _OPERATORS = frozenset({"COMPARE", "PLUS", "TIMES", "AND", "OR", "DOT"})
@@ -149,6 +149,8 @@ class Driver:
 
     def _recover(self, tokens: list[Token], at: int) -> int:
         token = tokens[at]
+        if (following := self._no_action(tokens, at)) > at:
+            return following
         if self._rename(tokens, at) or self._substitute(tokens, at):
             return at + 1
         if token.type in TOP and self._open:
@@ -209,6 +211,21 @@ class Driver:
         self._add("LBW100", f"expected {self._expected()}, found `{tokens[at]}`", span_of(tokens[at]),
                   f"write `{sign}`{use}")  # fmt: skip
         return self._feed(Token.new_borrow_pos(kind, sign, tokens[at]))
+
+    def _no_action(self, tokens: list[Token], at: int) -> int:
+        """Pass over `do` or an alert where a fallback should name an action; return the index of the next token."""
+        kind = tokens[at].type
+        if kind not in {"DO", "ALERT"} or not at or tokens[at - 1].type != "ELSE":
+            return at
+        advice = "name the action that is done instead: `else halt`"
+        if kind == "ALERT":
+            advice = "what is done instead of an action acts; an alert stands for itself"
+            self._feed(Token("NAME", "", start_pos=tokens[at].start_pos, end_pos=tokens[at].start_pos))
+        self._add("LBW100", f"expected an action, found `{tokens[at]}`", span_of(tokens[at]), advice)
+        at += 1
+        while kind == "ALERT" and at < len(tokens) and tokens[at].type in {"NAME", "STRING"}:
+            at += 1
+        return at
 
     def _insert(self, tokens: list[Token], at: int) -> bool:
         """Put in the one thing that is missing, if the parse then goes on at the same token; and say so."""

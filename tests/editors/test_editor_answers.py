@@ -76,6 +76,16 @@ def test_the_text_of_these_tests_is_a_policy() -> None:
 # Hover
 
 
+def test_limits_tell_the_most_that_the_policy_can_ever_do() -> None:
+    found = _hover("limits {")
+    assert "authority of `p`: the most it can ever do to a run\n" in found
+    assert "  updates skipped       20 in any 1_000 steps" in found
+    broken = TEXT.replace("telemetry.loss", "telemetry.los")
+    shown = hover(_document(broken), _at(broken, "limits {"))
+    assert shown is not None
+    assert "authority" not in shown.markdown
+
+
 def test_a_signal_tells_its_unit_meaning_and_need() -> None:
     found = _hover("telemetry.grad_norm", 12)
 
@@ -167,6 +177,9 @@ def test_dots_offer_parts() -> None:
         ("risk r { model ", {"logistic", "baseline"}),
         ("signal s = ", {"telemetry", "observed"}),
         ("level a { do freeze top 10% of layers by ", {"activation_variance", "grad_norm"}),
+        ("level a { do skip else ", {"halt", "scale_lr", "rollback", "clip"}),
+        ("level a { do skip else freeze top 10% of layers by ", {"activation_variance", "grad_norm"}),
+        ("limits { rollback at most 9 steps back, at most 3 per 9 steps, at least 3 steps ", {"apart"}),
         ("alert a ", {"info", "warning", "critical"}),
         ("levels normal -> ", {"caution"}),
         ("level ", {"caution", "normal"}),
@@ -206,6 +219,16 @@ def test_a_name_leads_to_its_declaration(mark: str, shift: int, line: str | None
     found = _target(mark, shift)
 
     assert found == line if line is None else (found or "").startswith(line)
+
+
+def test_names_in_a_fallback_lead_to_their_declarations() -> None:
+    rule = "reflex r { when jump > 9 do skip else freeze top 10% of experts by grad_norm else clip to 2 * grad }\n"
+    text = TEXT + 'layers experts = "*.experts.*"\n' + rule
+    document = _document(text)
+    for name in ("experts", "grad"):
+        found = definition(document, text.index(name, text.index(rule) + (90 if name == "grad" else 0)))
+        assert found is not None
+        assert text[found.span.start : found.span.end] == name
 
 
 def test_a_preset_and_an_imported_file_lead_to_their_files(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbw_policy.limits import Grant, Limiter, Outcome, Situation
+from lbw_policy.limits.requests import Impossible
 from lbw_policy.machine import Decision, RiskValues, StateMachine
-from lbw_policy.semantics.policy import Policy
+from lbw_policy.semantics.policy import Budget, Policy
 from tests.limits.test_limiter import events, within
 from tests.strategies import anything, risk_readings, streams, unchecked_policies
 
@@ -30,10 +31,16 @@ class Run:
         self.machine.begin(tick, values)
         decision = self.machine.decide(risks)
         snapshots = tuple(range(max(0, self.limiter.progress - 8), self.limiter.progress, 4))
-        grants = self.limiter.rule(tick, decision.requests, Situation(snapshots, norm))
+        situation = Situation(snapshots, norm, _impossible(tick), self.machine.otherwise)
+        grants = self.limiter.rule(tick, decision.requests, situation)
         ending = {g.request.action for g in grants if g.outcome is not Outcome.REFUSED} & {"skip", "rollback", "halt"}
         self.limiter.stepped(applied=not ending)
         return decision, grants
+
+
+def _impossible(tick: int) -> Impossible:
+    """Refuse some actions now and then, as an optimizer would that cannot do them."""
+    return lambda request: "not now" if request.action in ("freeze", "skip", "boost") and tick % 3 == 0 else None
 
 
 @st.composite
@@ -59,6 +66,8 @@ def test_limits_hold_for_any_policy_telemetry_and_risk(case: tuple[Policy, list[
         assert run.limiter.in_a_row <= (limits.skip.in_a_row if limits.skip else 0)
 
     assert within(events(found), limits.intervene)
+    if limits.rollback and limits.rollback.spacing:
+        assert within(events(found, "rollback"), Budget(1, limits.rollback.spacing))
     for action, limit in (("skip", limits.skip), ("rollback", limits.rollback)):
         assert within(events(found, action), limit.budget if limit else None)
         assert limit or not events(found, action)

@@ -292,6 +292,30 @@ def test_a_child_may_only_tighten(line: str, code: str | None) -> None:
     assert codes == ([code] if code else [])
 
 
+SPACED = """lbw 1
+policy parent { }
+signal loss = telemetry.loss
+reflex lost { when not finite(loss) do rollback at most 20 steps }
+limits { rollback at most 20 steps back, at most 3 per 1_000 steps, at least 20 steps apart }
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "looser"),
+    [
+        ("at most 3 per 1_000 steps, at least 20 steps apart", False),
+        ("at most 2 per 1_000 steps, at least 30 steps apart", False),
+        ("at most 3 per 1_000 steps, at least 19 steps apart", True),
+        ("at most 2 per 1_000 steps", True),
+        ("at most 1 per 1_000 steps", False),
+    ],
+)
+def test_rollbacks_of_a_child_are_no_closer_than_its_parents(tmp_path: Path, limit: str, looser: bool) -> None:
+    child = f'lbw 1 policy mine {{ extends "parent.lbw" }} limits {{ rollback at most 20 steps back, {limit} }}'
+    texts = {"mine.lbw": child, "parent.lbw": SPACED}
+    assert [code for code, _, _ in found(tmp_path, texts)] == (["LBW607"] if looser else [])
+
+
 # Tightening is a partial order
 
 
@@ -307,7 +331,16 @@ def test_tightening_is_transitive_and_antisymmetric(one: p.Limits, two: p.Limits
         if not loosenings(a, b) and not loosenings(b, c):
             assert not loosenings(a, c)
     if not loosenings(one, two) and not loosenings(two, one):
-        assert one == two
+        assert in_effect(one) == in_effect(two)
+
+
+def in_effect(limits: p.Limits) -> p.Limits:
+    """Return limits with the distance in time that rollbacks keep: one per W steps is a distance, too."""
+    rollback = limits.rollback
+    if rollback is None:
+        return limits
+    apart = max(rollback.spacing, rollback.budget.window if rollback.budget.count == 1 else 1)
+    return evolve(limits, rollback=evolve(rollback, spacing=apart))
 
 
 @given(limit_sets())

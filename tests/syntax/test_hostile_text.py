@@ -103,6 +103,7 @@ HUGE: dict[str, Callable[[int], str]] = {
     "names declared twice": lambda n: "let a = loss\n" * n,
     "lets in a row": lambda n: "let a0 = loss\n" + "".join(f"let a{i + 1} = a{i} + 1\n" for i in range(n)),
     "lets in a row, last first": lambda n: "".join(f"let a{i} = a{i + 1} + 1\n" for i in range(n)),
+    "fallbacks": lambda n: "reflex a { when loss > 1 do skip" + " else halt" * n + " }",
     "levels": lambda n: "levels normal" + "".join(f" -> a{i} " for i in range(n))
     + "".join(f"level a{i} {{ enter when loss > 1 }}\n" for i in range(n)),
     "alerts on one large value": lambda n: "let big = " + " + ".join(f"median(loss, {i + 2} steps)" for i in range(60))
