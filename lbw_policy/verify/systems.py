@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from attrs import field, frozen
 
-from lbw_policy.verify.terms import Term, Value, evaluate, every, substitute, unsatisfiable, variable, variables
+from lbw_policy.verify.smtlib import unsatisfiable
+from lbw_policy.verify.terms import Term, Value, evaluate, every, substitute, variable, variables
 
 
 @frozen
@@ -34,8 +35,9 @@ class System:
 
     def run_step(self, state: Mapping[str, Value], inputs: Mapping[str, Value]) -> dict[str, Value]:
         """Return the state after one step; `inputs` also has the fixed variables."""
-        values = {**inputs, **state}
-        return {name: evaluate(after, values) for name, after in self.step.items()}
+        values: dict[str, Value] = {**inputs, **state}
+        known: dict[Term, Value] = {}
+        return {name: evaluate(after, values, known) for name, after in self.step.items()}
 
 
 @frozen

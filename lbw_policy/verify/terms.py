@@ -1,25 +1,30 @@
 """Terms over named variables: the one form in which the proof, its tests and its certificates speak of a policy.
 
-A term is plain data. `evaluate` gives its value in Python, `smt` its SMT-LIB text, so what the solver proves
+A term is plain data. `evaluate` gives its value in Python, `smtlib.smt` its SMT-LIB text, so what the solver proves
 and what the tests hold against the running machine is the same object.
 """
 
 from __future__ import annotations
 
+import math
+import operator
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
 from attrs import field, frozen
 
-Value = int | bool | Fraction
-INT, BOOL, REAL = "Int", "Bool", "Real"
-_COMPARISONS = ("<", "<=", ">", ">=", "=")
-_JOINTS = ("and", "or", "not", "=>")
+Value = int | bool | Fraction | float
+INT, BOOL, REAL, FLOAT = "Int", "Bool", "Real", "Float64"
+"""A `Float64` is what Python calls a float: IEEE 754 binary64, rounded to nearest, NaN and infinities included."""
 
 
 @frozen(cache_hash=True, order=False)
 class Term:
-    """An operator applied to terms; `name` is set for a variable, `value` for a constant."""
+    """An operator applied to terms; `name` is set for a variable, `value` for a constant.
+
+    A float constant has its hexadecimal form as name, so that -0.0 is another term than 0.0.
+    """
 
     op: str
     arguments: tuple[Term, ...] = ()
@@ -27,25 +32,25 @@ class Term:
     name: str = ""
     value: Value = field(default=0)
 
-    def __add__(self, other: Term | int) -> Term:
+    def __add__(self, other: Term | Value) -> Term:
         return _join("+", self.sort, self, term(other))
 
-    def __sub__(self, other: Term | int) -> Term:
+    def __sub__(self, other: Term | Value) -> Term:
         return _join("-", self.sort, self, term(other))
 
-    def __mul__(self, other: Term | int) -> Term:
+    def __mul__(self, other: Term | Value) -> Term:
         return _join("*", self.sort, self, term(other))
 
-    def __lt__(self, other: Term | int) -> Term:
+    def __lt__(self, other: Term | Value) -> Term:
         return _join("<", BOOL, self, term(other))
 
-    def __le__(self, other: Term | int) -> Term:
+    def __le__(self, other: Term | Value) -> Term:
         return _join("<=", BOOL, self, term(other))
 
-    def __gt__(self, other: Term | int) -> Term:
+    def __gt__(self, other: Term | Value) -> Term:
         return _join(">", BOOL, self, term(other))
 
-    def __ge__(self, other: Term | int) -> Term:
+    def __ge__(self, other: Term | Value) -> Term:
         return _join(">=", BOOL, self, term(other))
 
     def __and__(self, other: Term | bool) -> Term:
@@ -58,7 +63,10 @@ class Term:
         return _join("not", BOOL, self)
 
     def same(self, other: Term | Value) -> Term:
-        """Return the term that tells whether two terms are equal; `==` compares the terms themselves."""
+        """Return the term that tells whether two values are the same; `==` compares the terms themselves.
+
+        Floats are the same if their bits are, and NaN is the same as NaN.
+        """
         return _join("=", BOOL, self, term(other))
 
     def implies(self, other: Term) -> Term:
@@ -75,12 +83,25 @@ def variable(name: str, sort: str = INT) -> Term:
     return Term("variable", (), sort, name)
 
 
+def integers(names: str) -> list[Term]:
+    """Return integer variables by their names, which spaces part."""
+    return [variable(name) for name in names.split()]
+
+
 def term(value: Term | Value) -> Term:
     """Return a constant, or the term itself."""
     if isinstance(value, Term):
         return value
-    sort = BOOL if isinstance(value, bool) else INT if isinstance(value, int) else REAL
-    return Term("constant", (), sort, "", value)
+    name = value.hex() if isinstance(value, float) else ""
+    return Term("constant", (), _sort(value), name, value)
+
+
+def _sort(value: Value) -> str:
+    if isinstance(value, bool):
+        return BOOL
+    if isinstance(value, int):
+        return INT
+    return FLOAT if isinstance(value, float) else REAL
 
 
 def either(*terms: Term) -> Term:
@@ -99,22 +120,23 @@ def when(condition: Term, then: Term | Value, otherwise: Term | Value) -> Term:
     return _join("ite", one.sort, condition, one, other)
 
 
-def least(one: Term, other: Term | int) -> Term:
+def least(one: Term, other: Term | Value) -> Term:
     """Return the smaller of two numbers."""
     return when(one <= other, one, other)
 
 
-def most(one: Term, other: Term | int) -> Term:
+def most(one: Term, other: Term | Value) -> Term:
     """Return the greater of two numbers."""
     return when(one >= other, one, other)
 
 
 def variables(*roots: Term) -> dict[str, Term]:
     """Return the variables of terms by name, in the order in which they are met."""
-    return {node.name: node for node in _nodes(*roots) if node.op == "variable"}
+    return {node.name: node for node in nodes(*roots) if node.op == "variable"}
 
 
-def _nodes(*roots: Term) -> Iterator[Term]:
+def nodes(*roots: Term) -> Iterator[Term]:
+    """Yield every part of terms once."""
     seen: set[Term] = set()
     stack = [*reversed(roots)]
     while stack:
@@ -128,9 +150,12 @@ def _nodes(*roots: Term) -> Iterator[Term]:
 # Values
 
 
-def evaluate(root: Term, values: Mapping[str, Value]) -> Value:
-    """Return the value of a term; raises KeyError for a variable without one."""
-    return _evaluate(root, values, {})
+def evaluate(root: Term, values: Mapping[str, Value], known: dict[Term, Value] | None = None) -> Value:
+    """Return the value of a term; raises KeyError for a variable without one.
+
+    Terms that are evaluated with the same values may share `known`, the values of their parts.
+    """
+    return _evaluate(root, values, {} if known is None else known)
 
 
 def _evaluate(node: Term, values: Mapping[str, Value], known: dict[Term, Value]) -> Value:
@@ -147,15 +172,25 @@ def _evaluate(node: Term, values: Mapping[str, Value], known: dict[Term, Value])
     return known[node]
 
 
+def _same(one: Value, other: Value) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return struct.pack(">d", one) == struct.pack(">d", other) or (math.isnan(one) and math.isnan(other))
+    return one == other
+
+
+def _fold(apply: Callable[[Value, Value], Value]) -> Callable[[list[Value]], Value]:
+    return lambda found: apply(found[0], found[1])
+
+
 _APPLY: Mapping[str, Callable[[list[Value]], Value]] = {
-    "+": lambda found: found[0] + found[1],
-    "-": lambda found: found[0] - found[1],
-    "*": lambda found: found[0] * found[1],
-    "<": lambda found: found[0] < found[1],
-    "<=": lambda found: found[0] <= found[1],
-    ">": lambda found: found[0] > found[1],
-    ">=": lambda found: found[0] >= found[1],
-    "=": lambda found: found[0] == found[1],
+    "+": _fold(operator.add),
+    "-": _fold(operator.sub),
+    "*": _fold(operator.mul),
+    "<": _fold(operator.lt),
+    "<=": _fold(operator.le),
+    ">": _fold(operator.gt),
+    ">=": _fold(operator.ge),
+    "=": _fold(_same),
     "and": all,
     "or": any,
     "not": lambda found: not found[0],
@@ -176,33 +211,3 @@ def substitute(root: Term, replacements: Mapping[str, Term]) -> Term:
         return known[node]
 
     return walk(root)
-
-
-# SMT-LIB
-
-
-def smt(node: Term) -> str:
-    """Return the SMT-LIB text of a term."""
-    if node.op == "variable":
-        return f"|{node.name}|"
-    if node.op == "constant":
-        return _constant(node.value)
-    return f"({node.op} {' '.join(smt(one) for one in node.arguments)})"
-
-
-def _constant(value: Value) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = f"(/ {abs(value.numerator)}.0 {value.denominator}.0)" if isinstance(value, Fraction) else str(abs(value))
-    return f"(- {text})" if value < 0 else text
-
-
-def declare(node: Term) -> str:
-    """Return the SMT-LIB declaration of a variable."""
-    return f"(declare-const |{node.name}| {node.sort})"
-
-
-def unsatisfiable(*facts: Term) -> str:
-    """Return the SMT-LIB script that asks whether facts can hold together; `unsat` means that they cannot."""
-    lines = [declare(one) for one in variables(*facts).values()]
-    return "\n".join([*lines, *(f"(assert {smt(fact)})" for fact in facts), "(check-sat)", ""])

@@ -9,9 +9,9 @@ from attrs import frozen
 from lbw_policy.machine import RiskValues, Session, Turn
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics import trial as t
-from lbw_policy.verify.judging import Verdict, judge
-from lbw_policy.verify.series import samples
-from lbw_policy.verify.trace import Moment, Trace
+from lbw_policy.trials.judging import Verdict, judge
+from lbw_policy.trials.series import samples
+from lbw_policy.trials.trace import Moment, Trace
 
 Given = Mapping[str, list[float | None]]
 """What each series says at every tick, by its title: `loss`, `divergence`, `divergence.alarm`."""
@@ -43,16 +43,18 @@ def trace_of(policy: p.Policy, trial: t.Trial) -> Trace:
     given = {series.title: samples(series, trial.ticks) for series in trial.given}
     moments: list[Moment] = []
     for tick in range(trial.ticks):
-        moments.append(_step(session, given, tick))
+        moments.append(step(session, given, tick))
         if any(grant.request.action == "halt" for grant in moments[-1].grants):
             return Trace(tuple(moments), halted=True)
     return Trace(tuple(moments))
 
 
-def _step(session: Session, given: Given, tick: int) -> Moment:
+def step(session: Session, given: Given, tick: int) -> Moment:
+    """Take a session through one tick of what a test gives, and return what came of it."""
     values, risks = readings(session.policy, given, tick), assessments(session.policy, given, tick)
     session.begin(values)
-    turn = session.decide(risks, gradient_norm(session.policy, given, tick))
+    norm, largest = (_norm(session.policy, given, tick, source) for source in ("grad_norm", "grad_norm_max"))
+    turn = session.decide(risks, norm, layer_norm=largest)
     scale = session.limiter.scale
     session.finish(applied=turn.updates)
     return _moment(turn, values, risks, (scale, session.progress))
@@ -70,9 +72,9 @@ def readings(policy: p.Policy, given: Given, tick: int) -> dict[str, float | Non
     return {name: given[name][tick] for name in due}
 
 
-def gradient_norm(policy: p.Policy, given: Given, tick: int) -> float | None:
-    """Return the norm that `clip` works on: what the first signal that reads `telemetry.grad_norm` is given."""
-    names = (one.name for one in policy.signals if one.source == "grad_norm" and not one.observed)
+def _norm(policy: p.Policy, given: Given, tick: int, source: str) -> float | None:
+    """Return a norm that `clip` works on: what the first signal that reads it is given."""
+    names = (one.name for one in policy.signals if one.source == source and not one.observed)
     series = next((given[name] for name in names if name in given), None)
     return series[tick] if series else None
 

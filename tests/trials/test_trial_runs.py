@@ -17,8 +17,8 @@ from lbw_policy.resources import presets
 from lbw_policy.semantics import load
 from lbw_policy.semantics import trial as t
 from lbw_policy.semantics.policy import Place, Policy
-from lbw_policy.verify import Trace, Verdict, covered, judge, run_trial, trace_of
-from lbw_policy.verify.series import samples, starts
+from lbw_policy.trials import Trace, Verdict, covered, judge, run_trial, trace_of
+from lbw_policy.trials.series import samples, starts
 from tests.texts import policies
 
 HEAD = """lbw 1
@@ -300,6 +300,29 @@ def test_the_budget_of_all_interventions_is_covered_when_it_is_what_refuses() ->
     assert "limit intervene holds back" in covered(policy, [outcome.trace]).exercised
 
 
+def test_each_fallback_of_each_rule_is_covered_when_that_rule_asks_for_it() -> None:
+    text = HEAD.replace("do skip }\nreflex tall", "do skip else scale_lr by 0.5 else halt }\nreflex tall")
+    text = text.replace("slow > 7          do skip", "slow > 7          do skip else scale_lr by 0.5 else halt")
+    policy = load(text + 'test "x" { given loss = nan x 3  expect skip 2 times  expect scale_lr 1 time }')
+    outcome = run_trial(policy, policy.tests[0])
+    found = covered(policy, [outcome.trace])
+    assert outcome.passed
+    assert "reflex broken falls back to scale_lr" in found.exercised
+    assert [one for one in found.never if "falls back" in one] == [
+        "reflex broken falls back to halt",
+        "reflex old falls back to scale_lr",
+        "reflex old falls back to halt",
+    ]
+
+
+def test_a_run_that_halts_as_a_fallback_ends_there() -> None:
+    policy = load(HEAD.replace("do skip }\nreflex tall", "do skip else halt }\nreflex tall")
+                  + 'test "x" { given loss = 4, nan x 9  expect skip 2 times  expect halt 1 time }')  # fmt: skip
+    outcome = run_trial(policy, policy.tests[0])
+    assert outcome.passed
+    assert (outcome.trace.halted, len(outcome.trace.moments)) == (True, 4)
+
+
 def test_a_policy_without_rules_is_wholly_covered() -> None:
     policy = load("lbw 1\npolicy p { }\n")
     assert covered(policy, []).percent == 100.0
@@ -317,9 +340,10 @@ def test_the_presets_pass_their_own_tests_which_cover_them(name: str) -> None:
     assert covered(policy, [outcome.trace for outcome in outcomes]).never == ()
 
 
-def test_the_examples_of_the_reference_pass() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
-    found = [load(text) for text in re.findall(r"^```lbw\n(.*?)^```", page, re.MULTILINE | re.DOTALL)]
+def test_the_examples_of_the_documents_pass() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    pages = "".join((docs / name).read_text(encoding="utf-8") for name in ("testing.md", "language.md"))
+    found = [load(text) for text in re.findall(r"^```lbw\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)]
     outcomes = [run_trial(policy, trial) for policy in found for trial in policy.tests]
     assert len(outcomes) >= 3
     assert [outcome.trial.name for outcome in outcomes if not outcome.passed] == []

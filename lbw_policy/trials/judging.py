@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import frozen
 
 from lbw_policy.semantics import trial as t
-from lbw_policy.verify.trace import Moment, Trace
+from lbw_policy.trials.trace import Moment, Trace
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,

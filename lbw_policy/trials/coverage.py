@@ -8,8 +8,8 @@ from attrs import frozen
 
 from lbw_policy.limits import Outcome
 from lbw_policy.semantics import policy as p
-from lbw_policy.semantics.walk import actions_of
-from lbw_policy.verify.trace import Moment, Trace
+from lbw_policy.semantics.walk import actions_of, chain, first_actions
+from lbw_policy.trials.trace import Moment, Trace
 
 _LIMITS = ("scale_lr", "skip", "clip", "rollback", "freeze", "reset_moments", "checkpoint", "intervene")
 
@@ -37,7 +37,7 @@ class Coverage:
 
 
 def covered(policy: p.Policy, traces: Iterable[Trace]) -> Coverage:
-    """Return what runs exercised: reflexes fired, levels entered and left, alerts spoken, limits that held back."""
+    """Return what runs exercised: reflexes fired, levels entered and left, alerts, limits that held back, fallbacks."""
     everything = tuple(_everything(policy))
     seen = {one for trace in traces for one in _exercised(policy, trace)}
     return Coverage(everything, frozenset(seen) & frozenset(everything))
@@ -57,6 +57,18 @@ def _everything(policy: p.Policy) -> Iterator[str]:
     ]
     # A limit that no rule of this policy needs is there for its children: no test can reach it.
     yield from (_holds_back(name) for name in named if name in asked)
+    for rule in _acting(policy):
+        done = [one for action in first_actions(rule) for one in chain(action) if one is not action]
+        yield from (_falls_back(rule, name) for name in dict.fromkeys(p.name_of(one) for one in done))
+
+
+def _acting(policy: p.Policy) -> tuple[p.Reflex | p.Level, ...]:
+    return *policy.reflexes, *policy.levels
+
+
+def _falls_back(rule: p.Reflex | p.Level, action: str) -> str:
+    kind = "reflex" if isinstance(rule, p.Reflex) else "level"
+    return f"{kind} {rule.name} falls back to {action}"
 
 
 def _holds_back(limit: str) -> str:
@@ -66,10 +78,13 @@ def _holds_back(limit: str) -> str:
 def _exercised(policy: p.Policy, trace: Trace) -> Iterator[str]:
     begun: list[int] = []
     levels = {level.name: rung for rung, level in enumerate(policy.levels)}
+    rules = {rule.rule: rule for rule in _acting(policy)}
     for moment in trace.moments:
         yield from _rules(moment, levels)
         for grant in moment.grants:
             counts = grant.request.action not in _FREE
+            for name in grant.fallback.split(", ") if grant.fallback else ():
+                yield _falls_back(rules[grant.request.rule], name)
             if grant.outcome is not Outcome.GRANTED:
                 yield _holds_back(grant.request.action)
                 if counts and grant.left == 0 and _spent(policy.limits.intervene, moment.tick, begun):
