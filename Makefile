@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check format grammar clean
+.PHONY: demo test check mutants contracts format grammar clean
 
 demo: $(READY)
 	$(BIN)/lbw demo
@@ -16,8 +16,14 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lbw-check 'policies/*.lbw'
+	$(BIN)/lbw-check --prove 'policies/*.lbw'
 	$(BIN)/lbw fmt --check 'policies/*.lbw'
+
+mutants: $(READY)
+	$(BIN)/python benchmarks/mutation.py --write
+
+contracts: $(READY)
+	$(BIN)/python -m crosshair check --analysis_kind=PEP316 --report_all --per_condition_timeout=10 benchmarks/contracts.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

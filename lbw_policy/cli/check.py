@@ -10,31 +10,47 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from lbw_policy.authority import Card, card
 from lbw_policy.cli.formats import as_github, as_sarif
-from lbw_policy.cli.policies import add_param_option
-from lbw_policy.diagnostics import Diagnostic, Severity, Source, as_json, render
+from lbw_policy.cli.policies import add_param_option, printable_lines
+from lbw_policy.diagnostics import Diagnostic, Severity, Source, as_json, printable, render
 from lbw_policy.errors import ResourceError
 from lbw_policy.resources import presets
 from lbw_policy.semantics import MOST_BYTES, Checked, check, check_bytes, check_path, exists
 from lbw_policy.version import __version__
 
+if TYPE_CHECKING:
+    from lbw_policy.cli.proofs import Proof
+
 Params = Mapping[str, float]
 CLEAN, FINDINGS, UNUSABLE = 0, 1, 2
+_SECONDS = 10.0
 _UNREADABLE = ("LBW001", "LBW002", "LBW006")
 _EPILOG = """\
-exit codes: 0 no findings, 1 errors or warnings, 2 wrong usage or a file that cannot be read
+exit codes: 0 no findings
+            1 errors or warnings, or a promise that does not hold
+            2 wrong usage or a file that cannot be read
+            3 with --prove: a promise is unknown, or only tested without z3
 colour: on a terminal, unless NO_COLOR is set; FORCE_COLOR turns it on everywhere"""
 
 
 @frozen
 class Result:
-    """One checked file."""
+    """One checked file; `proof` is what became of the promises of its policy, if they were to be proved."""
 
     name: str
     checked: Checked
+    proof: Proof | None = None
+
+    @property
+    def card(self) -> Card | None:
+        """The authority card of the policy; None where the file does not check."""
+        policy = self.checked.policy
+        return card(policy, self.proof.proved if self.proof else None) if policy else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_param_option(parser)
     parser.add_argument("--format", choices=tuple(_SHOW), default="text", help="how to print findings")
+    parser.add_argument("--prove", action="store_true", help="prove what the policies promise, too (extra `prove`)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="findings and verdict only, no authority card")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,8 +78,18 @@ def run(arguments: argparse.Namespace) -> int:
     except ResourceError as error:
         print(f"lbw-check: {error}", file=sys.stderr)
         return UNUSABLE
-    _SHOW[arguments.format](results)
+    if arguments.prove:
+        results = [_proved(result) for result in results]
+    _SHOW[arguments.format](results, not arguments.quiet)
     return _exit_code(results)
+
+
+def _proved(result: Result) -> Result:
+    """Return a result with what became of the promises of its policy."""
+    from lbw_policy.cli.proofs import proof_of
+
+    policy = result.checked.policy
+    return evolve(result, proof=proof_of(result.name, policy, solves=True, seconds=_SECONDS)) if policy else result
 
 
 # What to check
@@ -124,12 +152,39 @@ def _check_stdin(params: Params) -> Checked:
 # How to show it
 
 
-def _show_text(results: Sequence[Result]) -> None:
+def _show_text(results: Sequence[Result], cards: bool) -> None:
     colour = _colour()
     for result in results:
         for finding in result.checked.diagnostics:
             print(render(finding, colour=colour) + "\n")
-    print(_verdict(results))
+    for line in _troubles(results):
+        print(line + "\n")
+    for result in results if cards else ():
+        if result.card:
+            print(printable_lines(result.card.as_text()) + "\n")
+    print("\n".join([*_notes(results, cards), _verdict(results)]))
+
+
+def _troubles(results: Sequence[Result]) -> Iterator[str]:
+    """Yield what does not hold, or is not known to, of the policies that were to be proved."""
+    proofs = [result.proof for result in results if result.proof]
+    if proofs:
+        from lbw_policy.cli.proofs import troubles, unsolved
+
+        yield from (printable_lines(text) for proof in proofs for text in troubles(proof))
+        if any(proof.solver is None for proof in proofs):
+            yield unsolved()
+
+
+def _notes(results: Sequence[Result], cards: bool) -> Iterator[str]:
+    """Yield what there is to say between the cards and the verdict."""
+    proofs = [result.proof for result in results if result.proof]
+    if proofs:
+        from lbw_policy.cli.proofs import verdict
+
+        yield from (printable(verdict(proof)) for proof in proofs)
+    elif cards and any(result.card for result in results):
+        yield "tested: by hostile runs in the tests of lbw_policy; `lbw-check --prove` proves"
 
 
 def _colour() -> bool:
@@ -155,22 +210,39 @@ def _count(results: Sequence[Result], severity: Severity) -> int:
     return sum(finding.severity is severity for result in results for finding in result.checked.diagnostics)
 
 
-def _show_json(results: Sequence[Result]) -> None:
-    files = [{"path": result.name, "ok": result.checked.policy is not None} for result in results]
+def _show_json(results: Sequence[Result], cards: bool) -> None:
+    files = [_file(result, cards) for result in results]
     findings = [as_json(finding) for result in results for finding in result.checked.diagnostics]
     print(json.dumps({"version": 1, "files": files, "findings": findings}, indent=2))
 
 
-def _show_github(results: Sequence[Result]) -> None:
+def _file(result: Result, cards: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"path": result.name, "ok": result.checked.policy is not None}
+    if result.card and cards:
+        found["authority"] = result.card.as_list()
+    if result.proof:
+        found |= {name: part for name, part in result.proof.as_dict().items() if name in ("solver", "promises")}
+    return found
+
+
+def _show_github(results: Sequence[Result], _: bool) -> None:
+    _tell(results)
     for result in results:
         for finding in result.checked.diagnostics:
             print(as_github(finding))
     print(_verdict(results))
 
 
-def _show_sarif(results: Sequence[Result]) -> None:
+def _show_sarif(results: Sequence[Result], _: bool) -> None:
+    _tell(results)
     findings = [finding for result in results for finding in result.checked.diagnostics]
     print(json.dumps(as_sarif(findings), indent=2))
+
+
+def _tell(results: Sequence[Result]) -> None:
+    """Say on stderr what does not hold, where the output is for machines that read findings only."""
+    for text in _troubles(results):
+        print(text + "\n", file=sys.stderr)
 
 
 _SHOW = {"text": _show_text, "json": _show_json, "github": _show_github, "sarif": _show_sarif}
@@ -180,7 +252,8 @@ def _exit_code(results: Sequence[Result]) -> int:
     codes = [finding.code for result in results for finding in result.checked.diagnostics]
     if any(code in _UNREADABLE for code in codes):
         return UNUSABLE
-    return FINDINGS if codes else CLEAN
+    proofs = [result.proof.code for result in results if result.proof]
+    return FINDINGS if codes or FINDINGS in proofs else max(proofs, default=CLEAN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

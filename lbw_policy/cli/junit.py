@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lbw_policy.cli.suites import Suite
 from lbw_policy.cli.trial_report import failure_text, verdict_line
-from lbw_policy.verify import Outcome
+from lbw_policy.trials import Outcome
 
 
 def write_junit(path: Path, suites: Sequence[Suite]) -> None:

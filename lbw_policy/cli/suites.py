@@ -13,7 +13,7 @@ from attrs import frozen
 from lbw_policy.cli.policies import check_word
 from lbw_policy.diagnostics import Diagnostic, Source
 from lbw_policy.semantics import Checked, Policy, check_path, exists
-from lbw_policy.verify import Coverage, Outcome, Verdict
+from lbw_policy.trials import Coverage, Outcome, Verdict
 
 
 @frozen
@@ -56,7 +56,7 @@ def _names(word: str) -> Iterator[str]:
 
 def _check(name: str, params: Mapping[str, float]) -> Checked:
     if not name:
-        return _nothing("lbw test", "LBW001", "expected a path, found an empty word")
+        return _nothing("lbw", "LBW001", "expected a path, found an empty word")
     if glob.has_magic(name) and not exists(Path(name)):
         return _nothing(name, "LBW006", "the glob matches no file")
     if exists(Path(name)) and Path(name).is_dir():

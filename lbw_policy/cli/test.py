@@ -18,7 +18,7 @@ from lbw_policy.cli.trial_report import coverage_text, failure_text
 from lbw_policy.diagnostics import printable, render
 from lbw_policy.errors import ResourceError
 from lbw_policy.semantics.policy import Policy
-from lbw_policy.verify import Outcome, covered, run_trial
+from lbw_policy.trials import Outcome, covered, run_trial
 
 PASSED, FAILED = 0, 1
 _EPILOG = """\

@@ -112,7 +112,7 @@ def test_a_glob_names_every_file_that_matches(folder: Path, capsys: pytest.Captu
 
 
 def test_a_glob_that_matches_nothing_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "clean.lbw", "*.policy") == (
+    assert run(capsys, "-q", "clean.lbw", "*.policy") == (
         2,
         "*.policy: error[LBW006]: the glob matches no file\n\n2 files checked: 1 error, 0 warnings\n",
     )
@@ -120,14 +120,14 @@ def test_a_glob_that_matches_nothing_is_an_error(folder: Path, capsys: pytest.Ca
 
 def test_a_file_may_have_the_signs_of_a_glob_in_its_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "run[1].lbw").write_text(CLEAN, encoding="utf-8")
-    assert run(capsys, "run[1].lbw") == (0, "1 file checked: no findings\n")
+    assert run(capsys, "-q", "run[1].lbw") == (0, "1 file checked: no findings\n")
 
 
 def test_a_folder_stands_for_every_policy_in_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / "deep" / "er" / "p.lbw").write_text(CLEAN, encoding="utf-8")
     (folder / "deep" / "notes.txt").write_text("no policy", encoding="utf-8")
-    assert run(capsys, "deep") == (0, "1 file checked: no findings\n")
+    assert run(capsys, "--quiet", "deep") == (0, "1 file checked: no findings\n")
 
 
 def test_a_folder_without_policies_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

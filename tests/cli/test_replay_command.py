@@ -82,7 +82,7 @@ def test_the_timeline_tells_what_happens_once_with_its_evidence(capsys: pytest.C
         "tick 2: skip granted, reflex broken: finite(loss = nan)",
         "tick 2: alert high: loss nan (warning)",
         "tick 3: level normal -> caution: loss = nan > 10",
-        "tick 3: skip refused (1 per 100 steps are spent), reflex broken",
+        "tick 3: skip refused (1 per 100 steps are spent), reflex broken, nothing instead",
         "tick 3: scale_lr to 0.5 of its rate granted, level caution: loss = nan > 10",
         "tick 8: level caution -> normal",
         "tick 9: halt granted, reflex end: finite(loss = 2000), loss = 2000 > 1000",
@@ -90,6 +90,21 @@ def test_the_timeline_tells_what_happens_once_with_its_evidence(capsys: pytest.C
     ]
     assert "levels: 5 normal, 5 caution; at the end normal" in lines
     assert lines[-1] == "note: a guard would have halted the run at tick 9"
+
+
+def test_what_is_asked_for_instead_is_shown_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    text = POLICY.replace("do skip }", "do skip else halt }")
+    Path("else.lbw").write_text(text, encoding="utf-8")
+    lines = _shown(capsys, "else.lbw", "run.csv", "--until", "3")
+    records, summary = _records(capsys, "else.lbw", "run.csv", "--until", "3")
+
+    assert lines[3:5] == [
+        "tick 3: skip refused (1 per 100 steps are spent), reflex broken, halt instead",
+        "tick 3: halt granted, reflex broken: finite(loss = nan)",
+    ]
+    assert "  skip: 1 granted, 1 refused (1 with halt instead)" in lines
+    assert [grant["fallback"] for grant in records[1]["grants"]] == ["halt", ""]
+    assert (summary["fallbacks"], summary["halted_at"]) == ({"skip": {"halt": 1}}, 3)
 
 
 def test_the_summary_counts_what_the_timeline_shows(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +134,7 @@ def test_json_has_a_line_for_every_tick_that_matters(capsys: pytest.CaptureFixtu
         "reason": "",
         "starts": True,
         "left": 0,
+        "fallback": "",
         "evidence": [],
     }
     assert first["messages"][0]["alert"] == "high"

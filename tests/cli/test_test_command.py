@@ -55,6 +55,14 @@ def test_tests_that_pass_are_counted(capsys: pytest.CaptureFixture[str]) -> None
     assert re.fullmatch(r"1 passed, 0 failed in \d+\.\d\d s\n", out)
 
 
+def test_a_failure_shows_what_was_done_instead(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.lbw").write_text(HEAD.replace("finite(grad)  do skip", "finite(grad)  do skip else halt") + BAD)
+    _, out, _ = lbw(capsys, "bad.lbw")
+    refused = "skip by reflex broken refused: 2 updates in a row were skipped, halt instead; halt by reflex broken\n"
+    assert refused in out
+    assert "the run was halted at step 32" in out
+
+
 def test_a_failure_shows_the_run_around_the_miss(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = lbw(capsys, "bad.lbw")
     assert code == 1
@@ -71,7 +79,8 @@ FAILED bad.lbw:13: a flood is <endless>
          29  normal     1          1        30
     >    30  normal   nan          1        30  skip by reflex broken
     >    31  normal   nan          1        30  skip by reflex broken
-    >    32  normal   nan          1        31  skip by reflex broken refused: 2 updates in a row were skipped
+    >    32  normal   nan          1        31  skip by reflex broken refused: 2 updates in a row were skipped, \
+nothing instead
     >    33  normal   nan          1        31  skip by reflex broken
          34  normal     1          1        32
     the run ends with step 42

@@ -92,6 +92,10 @@ def test_a_signal_under_another_name_is_no_difference_in_a_condition() -> None:
         (("[0.1, 1]", "[0.05, 1]"), ("limits", "scale_lr least factor", "0.1", "0.05", "looser")),
         (("4 in a row", "2 in a row"), ("limits", "skip in a row", "4", "2", "tighter")),
         (("50 steps back", "80 steps back"), ("limits", "rollback distance", "50 steps", "80 steps", "looser")),
+        (("3 per 1_000 steps\n", "3 per 1_000 steps, at least 9 steps apart\n"),
+         ("limits", "rollback spacing", "none", "9 steps", "tighter")),
+        (("most 20 steps\n", "most 20 steps else halt\n"),
+         ("level high", "", "do rollback at most 20 steps", "do rollback at most 20 steps else halt", "changed")),
         (("[2, 50]", "[2, 40]"), ("param top", "most", "50", "40", "tighter")),
         (("stay at most 200", "stay at most 300"), ("level high", "stay at most", "200 steps", "300 steps", "looser")),
         (("  stay at most 200 steps\n", ""), ("level high", "stay at most", "200 steps", None, "looser")),
@@ -140,6 +144,22 @@ def test_a_limit_that_goes_is_looser_where_it_bound_the_others_and_tighter_where
     limit = "  rollback at most 50 steps back, at most 3 per 1_000 steps\n"
     gone = (("  do rollback at most 20 steps\n", ""), (limit, ""))
     assert {one.direction for one in changed(*gone) if one.part == "limits"} == {Direction.TIGHTER}
+
+
+def test_what_is_done_instead_is_compared_with_its_amounts() -> None:
+    text = BASE.replace("do skip", "do skip else scale_lr by 0.5 else halt")
+    assert differences(load(text), load(text.replace("by 0.5", "by 50%"))) == ()
+    (found,) = differences(load(text), load(text.replace("else scale_lr by 0.5", "else scale_lr by 0.4")))
+    assert (found.part, found.direction) == ("reflex spike", Direction.CHANGED)
+    assert found.after == "do skip else scale_lr by 0.4 else halt"
+
+
+def test_a_wider_spacing_is_tighter_and_one_that_goes_looser() -> None:
+    spaced = BASE.replace("3 per 1_000 steps\n", "3 per 1_000 steps, at least 9 steps apart\n")
+    (wider,) = differences(load(spaced), load(spaced.replace("9 steps apart", "20 steps apart")))
+    (gone,) = differences(load(spaced), load(BASE))
+    assert (wider.after, wider.direction) == ("20 steps", Direction.TIGHTER)
+    assert (gone.after, gone.direction) == ("none", Direction.LOOSER)
 
 
 def test_budgets_that_neither_contains_the_other_count_as_loosening() -> None:

@@ -9,9 +9,10 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lbw_policy.authority.allowance import most
 from lbw_policy.limits import Limiter, Outcome, Request, Situation
 from lbw_policy.reading import explain
-from lbw_policy.reading.guarantees import guarantees, most
+from lbw_policy.reading.guarantees import guarantees
 from lbw_policy.reading.printing import to_data, to_markdown, to_text
 from lbw_policy.semantics import Policy, load
 from lbw_policy.semantics.policy import Budget, Limits, RollbackLimit, SkipLimit
@@ -62,6 +63,38 @@ def test_conditions_are_sentences_and_negation_goes_to_what_it_is_about() -> Non
         "when (`loss` is at most 3 or `loss` is not a finite number) and `loss` divided by `loss` 1 step ago"
         " is at least 2, it leaves this update out."
     ) in said(load(f"{HEAD}{rule}{limit}"))
+
+
+def test_what_is_done_instead_is_told_with_how_long_it_lasts() -> None:
+    text = said(
+        load(
+            HEAD
+            + """
+    reflex broken { when not finite(loss) do skip else scale_lr by 0.5 else halt }
+    levels calm -> high
+    level high {
+      enter when loss > 9
+      stay at most 9 steps
+      do rollback at most 20 steps else scale_lr by 0.5 else clip to 3 else halt
+      do freeze top 10% of layers by grad_norm else clip to 2
+    }
+    limits {
+      skip at most 2 in a row, at most 4 per 100 steps
+      scale_lr within [0.1, 1]
+      rollback at most 20 steps back, at most 3 per 100 steps, at least 9 steps apart
+      freeze at most 25% of layers, for at most 9 steps
+      intervene at most 20 per 100 steps
+    }"""
+        )
+    )
+    update, level = "for this update only", "as long as the level lasts"
+    assert f"Where `skip` is refused, it multiplies the learning rate by 0.5, {update}." in text
+    assert "Where `scale_lr` is refused too, it stops the run." in text
+    assert f"Where `rollback` is refused, it multiplies the learning rate by 0.5, {level}." in text
+    for norm in (2, 3):
+        assert f"scales the gradients down to a norm of at most {norm}, {update}." in text
+    assert "and happens at most 3 times in any 100 steps, two of them 9 steps apart at least." in text
+    assert "What these limits refuse is recorded" in text
 
 
 def test_a_policy_that_only_watches_says_so() -> None:
@@ -128,6 +161,7 @@ def test_a_budget_allows_no_more_in_any_window_than_is_said(budget: Budget, wind
         (Limits(skip=SkipLimit(4, Budget(20, 1_000))), 0.98),
         (Limits(rollback=RollbackLimit(50, Budget(3, 1_000))), 0.847),
         (Limits(skip=SkipLimit(16, Budget(64, 1_000)), rollback=RollbackLimit(50, Budget(4, 1_000))), 0.732),
+        (Limits(rollback=RollbackLimit(50, Budget(3, 1_000), spacing=500)), 0.898),
         (Limits(rollback=RollbackLimit(500, Budget(3, 1_000))), 0.0),
         (Limits(skip=SkipLimit(1, Budget(1_000, 1_000))), 0.5),
     ],

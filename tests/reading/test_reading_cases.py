@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from lbw_policy.authority import card
 from lbw_policy.reading import differences, explain, report, to_dot, to_mermaid
 from lbw_policy.reading.printing import to_markdown, to_text
 from lbw_policy.resources import presets
@@ -19,6 +20,7 @@ SHOWN: dict[str, Callable[[Policy], str]] = {
     "graph.dot": to_dot,
     "explanation.txt": lambda policy: to_text(explain(evolve(policy, digest="0" * 64))),
     "explanation.md": lambda policy: to_markdown(explain(evolve(policy, digest="0" * 64))),
+    "card.txt": lambda policy: card(policy).as_text() + "\n",
     "differences.txt": lambda policy: report(differences(load("conservative"), policy)),
 }
 
