@@ -1,4 +1,4 @@
-"""Copies that share nothing with what they were made from, and their way back into live storage."""
+"""The way of saved copies back into live storage, and where that is."""
 
 from __future__ import annotations
 
@@ -10,37 +10,33 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from lbw_policy.actions.shelves import Shelf, Stored
+
 Table = dict[str, Any]
 
 
-def _alike(one: object, other: object) -> bool:
-    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
-        return False
-    return (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+def kept_tables(tables: Mapping[int, Mapping[str, Any]], shelf: Shelf) -> dict[int, Table]:
+    """Return a copy of every entry on the shelf."""
+    return {number: {key: shelf.keep(value) for key, value in table.items()} for number, table in tables.items()}
 
 
-def kept(value: Any, old: Any) -> Any:  # noqa: ANN401 - optimizer state holds anything
-    """Return a copy that shares nothing with the value, in the memory of the old copy where it fits."""
-    if not isinstance(value, torch.Tensor):
-        return copy.deepcopy(value)
-    return old.copy_(value.detach()) if _alike(value, old) else value.detach().clone()
+def fresh(saved: Any) -> Any:  # noqa: ANN401 - optimizer state holds anything
+    """Return a copy of something kept that shares nothing with it, as it was when it was kept."""
+    return saved.fresh() if isinstance(saved, Stored) else copy.deepcopy(saved)
 
 
-def kept_tables(tables: Mapping[int, Mapping[str, Any]], old: Mapping[int, Table]) -> dict[int, Table]:
-    """Return a copy of every entry, in the memory of the old copies where they fit."""
-    return {
-        number: {key: kept(value, old.get(number, {}).get(key)) for key, value in table.items()}
-        for number, table in tables.items()
-    }
+def fresh_tables(tables: Mapping[int, Table]) -> dict[int, Table]:
+    """Return a copy of every entry that shares nothing with the shelf."""
+    return {number: {key: fresh(value) for key, value in table.items()} for number, table in tables.items()}
 
 
 def put(box: Any, key: Any, saved: Any) -> None:  # noqa: ANN401 - optimizer state holds anything
     """Set an entry to a saved value, in the live tensor's own storage where there is one that fits."""
     live = box[key] if isinstance(box, list) else box.get(key)
-    if isinstance(live, nn.Parameter) or _alike(live, saved):
-        live.copy_(saved)
+    if isinstance(saved, Stored) and (isinstance(live, nn.Parameter) or _fits(live, saved)):
+        live.copy_(saved.copy)
     else:
-        box[key] = kept(saved, None)
+        box[key] = fresh(saved)
 
 
 def put_table(live: MutableMapping[str, Any], saved: Table) -> None:
@@ -68,3 +64,9 @@ def group_places(optimizer: Optimizer) -> Iterator[tuple[str, Any, Any]]:
 def shape(value: object) -> tuple[int, ...] | None:
     """Return a tensor's shape, None for anything else."""
     return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+
+
+def _fits(live: object, saved: Stored) -> bool:
+    if not isinstance(live, torch.Tensor):
+        return False
+    return (live.shape, live.dtype, live.device) == (saved.copy.shape, saved.copy.dtype, saved.home)

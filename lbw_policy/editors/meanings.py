@@ -15,7 +15,7 @@ KEYWORDS: Mapping[str, str] = {
     "back": "how far a rollback may go, measured from the high-water mark of progress",
     "by": "the factor of `scale_lr`, or the statistic that ranks layers for `freeze`",
     "checkpoint": "asks for the run's own checkpoint to be written now; the weights stay as they are",
-    "clip": "scales the gradients of this step down to a norm, before the update",
+    "clip": "scales the gradients of this step, or of each of its `layers`, down to a norm, before the update",
     "cooldown": "after leaving the level, the steps before it may be entered again",
     "do": "the action asked for; `limits` grants, reduces or refuses it",
     "doc": "what the policy is for, in a sentence",

@@ -160,7 +160,7 @@ def _is_finite(amount: float | None) -> bool:
 
 
 def _more_careful(new: float | None, old: float | None, *, least: bool) -> bool:
-    """Tell whether an amount is to be preferred; one that is not a number never is."""
+    """Tell whether an amount is to be preferred; one that is not a number never is, nor one of two that are equal."""
     if new is None or math.isnan(new):
         return False
-    return old is None or math.isnan(old) or (new < old) == least
+    return old is None or math.isnan(old) or (new < old if least else new > old)

@@ -17,6 +17,7 @@ from lbw_policy.machine.machine import RiskValues, StateMachine
 from lbw_policy.machine.schedule import SnapshotSchedule
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.signals import EVENTS
+from lbw_policy.semantics.walk import counted
 
 _ENDING = frozenset({"skip", "rollback", "halt"})
 _HARMLESS = frozenset({"checkpoint", "halt"})
@@ -63,7 +64,7 @@ class Session:
         self.limiter = Limiter(policy.limits)
         self.schedule = SnapshotSchedule.of(policy)
         self._turn: Turn | None = None
-        self._read_events = [signal.name for signal in policy.signals if signal.source in EVENTS]
+        self._read_events = [signal.name for signal in policy.signals if counted(signal)]
         self._events = dict.fromkeys(EVENTS, 0)
 
     @property

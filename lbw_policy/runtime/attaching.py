@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -10,11 +11,11 @@ from attrs import evolve
 from torch import nn
 from torch.optim import Optimizer
 
-from lbw_policy.actions import Snapshots
+from lbw_policy.actions import Generators, Snapshots
 from lbw_policy.errors import AttachError
 from lbw_policy.machine import Session
 from lbw_policy.machine.schedule import SnapshotSchedule
-from lbw_policy.record import Ledger
+from lbw_policy.record import Ledger, log
 from lbw_policy.risk import RiskModel
 from lbw_policy.runtime.effects import Effects, Given
 from lbw_policy.runtime.fit import check_fit, match_groups, plan_for
@@ -36,6 +37,8 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     scaler: object | None = None,
     ema: object | None = None,
     checkpoint: Callable[[], object] | None = None,
+    snapshots: str | os.PathLike[str] = "device",
+    rng: bool = False,
     mode: str = "act",
     seed: int = 0,
 ) -> Guard:
@@ -49,29 +52,34 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
         scaler: restored by a rollback, likewise.
         ema: restored by a rollback, likewise; a module's tensors in place.
         checkpoint: called by the action `checkpoint`, without arguments, before the update.
+        snapshots: where those for `rollback` lie: `device` (beside the weights), `host`, or a directory.
+        rng: whether a rollback restores the random number generators too, so that the same data diverges again.
         mode: `act`, or `shadow` to decide and record without changing anything.
         seed: of the risk models.
 
     Raises:
-        AttachError: the policy does not fit, or the optimizer is guarded already.
+        AttachError: the policy does not fit, the optimizer is guarded already, or the snapshots need more
+            memory than there is.
         PolicyError: the policy does not check.
     """
     inner = _innermost(optimizer)
     if not isinstance(policy, Policy):
         policy = load(policy)
     _check_call(inner, mode)
-    check_fit(policy, inner, model, checkpoint)
-    extras = {"scheduler": scheduler, "scaler": scaler, "ema": ema}
     layers = Layers.of(inner, model)
+    check_fit(policy, inner, layers, checkpoint)
+    extras = {"scheduler": scheduler, "scaler": scaler, "ema": ema, "rng": Generators() if rng else None}
     present = {name: extra for name, extra in extras.items() if extra is not None}
     given = Given(
-        snapshots=Snapshots(inner, model, present) if SnapshotSchedule.of(policy) else None,
+        snapshots=Snapshots(inner, model, present, snapshots) if SnapshotSchedule.of(policy) else None,
         scheduled="scheduler" in present,
         groups=match_groups(policy, layers),
         checkpoint=checkpoint,
     )
+    if given.snapshots and mode == "act":
+        _reserve(given.snapshots)
     plugged = Plugged(policy, inner, model)
-    plan = evolve(plan_for(policy, model), plugins=plugged.measures)
+    plan = evolve(plan_for(policy, model), plugins=plugged.measures, groups=given.groups)
     parts = _parts(policy, inner, layers, given, plan)
     parts.plugged = plugged
     parts.risks.update({risk.name: RiskModel(risk, seed) for risk in policy.risks})
@@ -90,6 +98,12 @@ def _parts(policy: Policy, optimizer: Optimizer, layers: Layers, given: Given, p
         effects=Effects(optimizer, layers, given),
         ledger=Ledger(),
     )
+
+
+def _reserve(snapshots: Snapshots) -> None:
+    began = time.perf_counter()
+    snapshots.reserve()
+    log.info("snapshots for rollback take %s, reserved in %.2g s", snapshots, time.perf_counter() - began)
 
 
 def _innermost(optimizer: object) -> Optimizer:

@@ -27,11 +27,18 @@ def clips(policy: p.Policy) -> bool:
     return any(isinstance(action, p.Clip) for action in actions_of(policy))
 
 
+def clips_layers(policy: p.Policy) -> bool:
+    """Tell whether any rule clips each layer by itself, for which their norms must be known."""
+    return any(isinstance(action, p.Clip) and action.layers for action in actions_of(policy))
+
+
 def _wanted(policy: p.Policy) -> Iterator[tuple[str, int]]:
     measured = (signal for signal in policy.signals if not signal.observed and signal.source not in EVENTS)
     yield from ((signal.source, signal.every) for signal in measured)
     if clips(policy):
         yield "grad_norm", 1
+    if clips_layers(policy):
+        yield "grad_norm_max", 1
     if any(risk.standard for risk in policy.risks):
         for source in STANDARD_SOURCES:
             yield source, _SLOW if SIGNALS[source].need is Need.MODEL else 1

@@ -29,10 +29,19 @@ class Deciding:
         values: Readings,
         readings: Readings,
         impossible: Callable[[Request], str | None] = lambda _: None,
+        norm: float | None = None,
     ) -> Turn:
-        """Decide from the signals by name and the same readings by source; `impossible` is the session's."""
+        """Decide from the signals by name and the same readings by source.
+
+        `norm` is that of the gradients as they are, where the reading is from before the loop's own clip;
+        `impossible` is the session's.
+        """
         self.session.begin(values)
-        return self.session.decide(self._assess(readings), readings.get("grad_norm"), impossible)
+        told, largest = readings.get("grad_norm"), readings.get("grad_norm_max")
+        present = told if norm is None else norm
+        if present is not None and told and largest is not None:
+            largest *= present / told  # the loop's own clip shortened all alike
+        return self.session.decide(self._assess(readings), present, impossible, largest)
 
     def _assess(self, readings: Readings) -> dict[str, RiskValues]:
         session, found = self.session, {}

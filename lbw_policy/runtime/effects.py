@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,7 +11,9 @@ from attrs import field, frozen
 from torch import nn
 from torch.optim import Optimizer
 
+from lbw_policy import saved
 from lbw_policy.actions import Gradients, Snapshots, UpdateScale, reset_moments, select, unfreezable
+from lbw_policy.errors import StateError
 from lbw_policy.limits import Grant, Request
 from lbw_policy.telemetry import Layers
 
@@ -38,6 +41,8 @@ class Effects:
         self.frozen: tuple[str, ...] = ()
         self._optimizer = optimizer
         self._layers = layers
+        self._norms: Mapping[str, float] = {}
+        self._largest = math.nan
         self._scale = UpdateScale(optimizer)
         self._gradients = Gradients(optimizer)
 
@@ -45,8 +50,12 @@ class Effects:
         """Return why a request cannot be carried out at this moment, or None."""
         return unfreezable(self._optimizer) if request.action == "freeze" and not self.frozen else None
 
-    def choose(self, grants: Iterable[Grant], ranking: Mapping[str, Mapping[str, float]]) -> None:
-        """Settle which layers are frozen; a freeze that is held keeps its layers."""
+    def choose(self, grants: Iterable[Grant], ranking: Mapping[str, Mapping[str, float]], largest: float) -> None:
+        """Settle which layers are frozen; a freeze that is held keeps its layers.
+
+        `ranking` has the statistics of the layers, `largest` their largest gradient norm.
+        """
+        self._norms, self._largest = ranking.get("grad_norm", {}), largest
         freeze = next((grant for grant in grants if grant.request.action == "freeze"), None)
         if freeze is None:
             self.frozen = ()
@@ -54,10 +63,19 @@ class Effects:
             values = self._within(ranking.get(freeze.request.by, {}), freeze.request.group)
             self.frozen = select(values, self._layers.parameters, self._layers.tied, freeze.amount or 0.0)
 
+    def go_on_freezing(self, names: object, share: float) -> None:
+        """Hold the layers that a saved run held; raises StateError for what is no layer, or more than the share."""
+        found = tuple(str(name) for name in saved.items(names))
+        known = self._layers.parameters
+        if len(set(found)) != len(found) or not set(found) <= set(known) or len(found) / len(known) > share:
+            raise StateError(f"expected layers to be frozen, at most {share:.0%} of them, found {found!r:.80}")
+        self.frozen = found
+
     def apply(self, grants: Iterable[Grant]) -> bool:
         """Carry out one tick's grants; return whether an update follows."""
         updates = True
-        for grant in grants:
+        # A rollback that is a fallback may be answered last, and must not undo what is done to the state it restores.
+        for grant in sorted(grants, key=lambda grant: grant.request.action != "rollback"):
             if grant.request.action == "rollback":
                 self._restore(int(grant.amount or 0))
                 updates = False
@@ -70,17 +88,36 @@ class Effects:
             self._gradients.drop(self._held())
         return updates
 
+    def checkpoint(self, grants: Iterable[Grant]) -> list[str]:
+        """Call the user's function if it was granted; return why it failed, if it did: the tick goes on without."""
+        if self._given.checkpoint is None or all(grant.request.action != "checkpoint" for grant in grants):
+            return []
+        try:
+            self._given.checkpoint()
+        except Exception as error:
+            return [f"the function for `checkpoint` failed: {type(error).__name__}: {error}"]
+        return []
+
     def _adjust(self, grant: Grant) -> None:
         factor = 1.0 if grant.amount is None else grant.amount
         match grant.request.action:
+            case "clip" if grant.request.layers:
+                self._clip_layers(factor)
             case "clip":
                 self._gradients.clip(factor)
             case "scale_lr":
                 self._scale.apply(factor)
             case "reset_moments":
                 reset_moments(self._optimizer)
-            case "checkpoint" if self._given.checkpoint is not None:
-                self._given.checkpoint()
+
+    def _clip_layers(self, factor: float) -> None:
+        """Clip each layer to the norm that this factor brings the largest one to; a shared parameter to the least."""
+        factors: dict[nn.Parameter, float] = {}
+        for name, norm in self._norms.items():
+            one = factor * self._largest / norm if norm > factor * self._largest else 1.0
+            for parameter in self._layers.parameters[name]:
+                factors[parameter] = min(one, factors.get(parameter, 1.0))
+        self._gradients.clip_some(factors)
 
     def _within(self, values: Mapping[str, float], group: str) -> Mapping[str, float]:
         if not group:
@@ -91,6 +128,7 @@ class Effects:
         assert self.snapshots is not None
         rates = [] if self._given.scheduled else self._scheduled_rates()
         self.snapshots.restore(progress)
+        self._gradients.drop()  # a closure may yet bring new ones in this step
         for group, rate in rates:
             if isinstance(rate, torch.Tensor):
                 group["lr"].copy_(rate)
@@ -101,6 +139,10 @@ class Effects:
         """Return the learning rates of a scheduler that was not given to `attach`: it would not notice a rewind."""
         groups = [group for group in self._optimizer.param_groups if "initial_lr" in group]
         return [(g, g["lr"].clone() if isinstance(g["lr"], torch.Tensor) else g["lr"]) for g in groups]
+
+    def hold(self) -> None:
+        """Take away the gradients that came since, where this tick took them away before."""
+        self._gradients.hold()
 
     def _held(self) -> list[nn.Parameter]:
         return [parameter for name in self.frozen for parameter in self._layers.parameters[name]]

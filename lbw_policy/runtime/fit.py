@@ -10,33 +10,38 @@ from torch.optim import Optimizer
 
 from lbw_policy.actions import unscalable, unskippable
 from lbw_policy.errors import AttachError
-from lbw_policy.runtime.cadence import cadence
+from lbw_policy.runtime.cadence import cadence, clips, clips_layers
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.plugins import signal_kind
-from lbw_policy.semantics.signals import Need
+from lbw_policy.semantics.signals import SIGNALS, Need
 from lbw_policy.semantics.walk import actions_of
-from lbw_policy.telemetry import Layers, Plan
+from lbw_policy.telemetry import Layers, Plan, lacking
 
 
-def check_fit(policy: p.Policy, optimizer: Optimizer, model: nn.Module | None, checkpoint: object) -> None:
+def check_fit(policy: p.Policy, optimizer: Optimizer, layers: Layers, checkpoint: object) -> None:
     """Raise AttachError, naming every reason, if the policy cannot work here."""
-    reasons = [*_unmeasurable(policy, model), *_undoable(policy, optimizer, model)]
+    reasons = [*_unmeasurable(policy, optimizer, layers), *_undoable(policy, optimizer, layers.model)]
     if checkpoint is None and any(isinstance(action, p.Checkpoint) for action in actions_of(policy)):
         reasons.append("`checkpoint` calls your function, so it needs `checkpoint=`")
     if reasons:
         raise AttachError(f"policy `{policy.name}` does not fit: " + "; ".join(dict.fromkeys(reasons)))
 
 
-def _unmeasurable(policy: p.Policy, model: nn.Module | None) -> Iterator[str]:
+def _unmeasurable(policy: p.Policy, optimizer: Optimizer, layers: Layers) -> Iterator[str]:
     for signal in policy.signals:
-        if model is None and not signal.observed and _needs_model(signal.source):
-            yield f"signal `{signal.name}` reads `telemetry.{signal.source}`, which needs `model=`"
+        if signal.observed:
+            continue
+        missing = "`model=`" if layers.model is None and _needs_model(signal.source) else None
+        if missing is None and signal.source in SIGNALS:
+            missing = lacking(signal.source, optimizer, layers)
+        if missing:
+            yield f"signal `{signal.name}` reads `telemetry.{signal.source}`, which needs {missing}"
 
 
 def _undoable(policy: p.Policy, optimizer: Optimizer, model: nn.Module | None) -> Iterator[str]:
     kinds = {type(action) for action in actions_of(policy)}
     reason = unskippable(optimizer)
-    if reason and kinds - {p.Halt}:
+    if reason and kinds - {p.Halt, p.Checkpoint}:
         yield reason
     reason = unscalable(optimizer)
     if reason and p.ScaleLr in kinds:
@@ -44,8 +49,9 @@ def _undoable(policy: p.Policy, optimizer: Optimizer, model: nn.Module | None) -
     if p.Rollback in kinds and model is None:
         yield "`rollback` restores buffers too, so it needs `model=`"
     ranked = {action.by for action in actions_of(policy) if isinstance(action, p.Freeze)}
-    if "activation_variance" in ranked and model is None:
-        yield "`freeze ... by activation_variance` needs `model=`"
+    for statistic in sorted(ranked):
+        if model is None and SIGNALS[statistic].need is Need.MODEL:
+            yield f"`freeze ... by {statistic}` needs `model=`"
 
 
 def match_groups(policy: p.Policy, layers: Layers) -> dict[str, frozenset[str]]:
@@ -65,10 +71,12 @@ def _matched(group: p.LayerGroup, names: tuple[str, ...]) -> Iterator[str]:
 def plan_for(policy: p.Policy, model: nn.Module | None) -> Plan:
     """Return what to measure: the policy's signals, the risk models' features, the freeze ranking."""
     every = cadence(policy)
+    ranked = {action.by for action in actions_of(policy) if isinstance(action, p.Freeze)}
     return Plan(
         every={source: ticks for source, ticks in every.items() if model is not None or not _needs_model(source)},
-        layer_statistics=frozenset(action.by for action in actions_of(policy) if isinstance(action, p.Freeze)),
+        layer_statistics=frozenset(ranked | ({"grad_norm"} if clips_layers(policy) else set())),
         observed=frozenset(signal.source for signal in policy.signals if signal.observed),
+        clips=clips(policy),
     )
 
 

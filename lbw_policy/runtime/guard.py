@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from attrs import define
+from torch import Tensor
 
 from lbw_policy import saved
+from lbw_policy.actions import Snapshots
 from lbw_policy.errors import Halted, StateError
 from lbw_policy.limits import Grant
 from lbw_policy.machine import Session, Turn, by_signal
@@ -22,9 +25,10 @@ from lbw_policy.runtime.plugged import Plugged
 from lbw_policy.runtime.records import Recorder
 from lbw_policy.runtime.summary import Summary, summarise
 from lbw_policy.semantics.policy import Policy
+from lbw_policy.semantics.signals import SIGNALS, Need
 from lbw_policy.telemetry import Collector, Readings
 
-_VERSION = 1
+_VERSION = 2
 _MOST_FAILURES = 10
 """After this many failing ticks in a row the guard stops trying; the run goes on unguarded."""
 _PATIENCE = 20
@@ -51,7 +55,7 @@ class Guard:
     """
 
     def __init__(self, parts: Parts, mode: str = "act") -> None:
-        self.mode = mode
+        self._mode = mode
         self.hooks: Hooks | None = None
         self._parts = parts
         self._recorder = Recorder(parts.session, parts.ledger)
@@ -60,9 +64,9 @@ class Guard:
         self._turn: Turn | None = None
         self._updates = True
         self._failures = 0
-        self._silent: set[str] | None = {
-            signal.name for signal in parts.policy.signals if _told(signal.source, signal.observed)
-        }
+        self._ticks = 0
+        told = {signal.name: _told(signal.source, signal.observed) for signal in parts.policy.signals}
+        self._silent: dict[str, str] | None = {name: call for name, call in told.items() if call}
 
     # For the training loop and its author
 
@@ -71,7 +75,38 @@ class Guard:
 
         Raises ValueError for a name that the policy does not read, TypeError for what is not one number.
         """
+        self._settle()
         self._parts.collector.observe(values)
+
+    def curvature(self, loss: Tensor) -> None:
+        """Take the loss, before its backward pass, for `gradient_curvature` and `hessian_trace`.
+
+        Nothing is done in ticks that read neither. A model that cannot be differentiated twice is
+        recorded as a failure, once; the run goes on without these signals.
+        """
+        self._settle()
+        self._parts.collector.curvature(loss)
+
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
+        """Clip like `torch.nn.utils.clip_grad_norm_`, and return the norm before, a tensor on the device.
+
+        The policy then reads `grad_norm` and what belongs to it as they were before the clip, and the
+        gradients are passed over once instead of twice. All parameters of the optimizer count.
+        """
+        self._settle()
+        return self._parts.collector.clip_gradients(max_norm)
+
+    @property
+    def mode(self) -> str:
+        """`act` or `shadow`; it may be set at any time between two steps."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        if mode not in ("act", "shadow"):
+            raise ValueError(f"expected mode `act` or `shadow`, found `{mode}`")
+        self._mode = mode
+        self._agree_on_snapshots()
 
     @property
     def policy(self) -> Policy:
@@ -110,15 +145,24 @@ class Guard:
     def summary(self) -> Summary:
         """Return what the guard did so far; `str()` of it is for people."""
         status = {name: self.risk_status(name) for name in self._parts.risks}
-        return summarise(self, status, self._parts.ledger)
+        snapshots = self._parts.effects.snapshots
+        return summarise(self, status, self._parts.ledger, str(snapshots or ""))
 
     def detach(self) -> None:
         """Take the guard off the optimizer; the run goes on as if it had never been there."""
+        self._settle()
         if self.hooks is not None:
             self.hooks.remove()
             self.hooks = None
         self._parts.effects.release()
         self._parts.collector.detach()
+        if self._parts.effects.snapshots:
+            self._parts.effects.snapshots.release()
+
+    def _settle(self) -> None:
+        """End the tick of a step that raised, before anything else is asked of the guard."""
+        if self.hooks is not None:
+            self.hooks.settle()
 
     # Called by the hooks
 
@@ -126,7 +170,7 @@ class Guard:
         """Decide and act; raises Halted if the policy stops the run. A failure of the guard itself never spreads."""
         try:
             self._decide_or_fail()
-        except Halted:
+        except BaseException:  # a halt, or an interrupt from the keyboard
             self.abandon()
             raise
 
@@ -137,13 +181,13 @@ class Guard:
         except Exception as error:
             self._failed(error)
         finally:
-            self._end()
+            self._end(applied=self._updates)
 
     def abandon(self) -> None:
         """End a tick without an update (the step raised, or the policy halts), all rates and gradients given back."""
         self._parts.effects.release()
         self._parts.collector.forget()
-        self._parts.session.finish(applied=False)
+        self._end(applied=False)
 
     def closure_loss(self, loss: object) -> None:
         """Observe the loss a closure returned, unless the loop tells another one."""
@@ -151,6 +195,10 @@ class Guard:
             self._parts.collector.observe({"loss": loss})
         except (TypeError, ValueError):
             log.debug("the closure returned no loss that can be observed")
+
+    def gradients_again(self) -> None:
+        """Hold still what this tick holds still, also in a step that evaluates its closure again."""
+        self._parts.effects.hold()
 
     # One tick
 
@@ -169,79 +217,89 @@ class Guard:
             return
         self._readings = self._parts.collector.read(self.tick)
         self._note_failures(self._readings.failures)
+        for text in self._readings.notes:
+            self._recorder.warn(self, self.tick, text)
         values = by_signal(self.policy, self.tick, self._readings.values)
         self._notice_silence(values)
-        self._turn = self._deciding.decide(values, self._readings.values, self._parts.effects.impossible)
-        self._parts.effects.choose(self._turn.granted, self._readings.layers)
+        impossible = self._parts.effects.impossible
+        self._turn = self._deciding.decide(values, self._readings.values, impossible, self._readings.norm)
+        largest = self._readings.values.get("grad_norm_max")
+        self._parts.effects.choose(self._turn.granted, self._readings.layers, math.nan if largest is None else largest)
         self._recorder.tick(self, self._turn, self._parts.effects.frozen)
         self._act(self._turn)
         self._failures = 0
 
     def _notice_silence(self, values: Mapping[str, float | None]) -> None:
+        self._ticks += 1
         if self._silent is None:
             return
-        self._silent -= {name for name, value in values.items() if value is not None}
-        if self.tick >= _PATIENCE:
-            for name in sorted(self._silent):
-                text = f"signal `{name}` was never observed: call `guard.observe(...)`"
+        self._silent = {name: call for name, call in self._silent.items() if values.get(name) is None}
+        if self._ticks > _PATIENCE:
+            for name, call in sorted(self._silent.items()):
+                text = f"signal `{name}` was never observed: call `{call}`"
                 self._recorder.warn(self, self.tick, text)
             self._silent = None
 
     def _act(self, turn: Turn) -> None:
         """Carry out the grants; their records are already made."""
         if self.mode == "shadow":
-            self._parts.collector.before_update()
             return
         halt = next((grant for grant in turn.granted if grant.request.action == "halt"), None)
         if halt is not None:
             self._save_before_halting(turn)
-            message = f"policy `{self.policy.name}` halted the run at tick {self.tick}: {halt.request.rule}"
+            message = f"policy `{self.policy.name}` halted the run at tick {self.tick}: {_cause(halt, turn)}"
             raise Halted(message, self.tick)
-        # Plugins act first, on the run as the loop left it; what the guard undoes later is then its own only.
-        failures = self._parts.plugged.act(turn.granted, self.tick) if self._parts.plugged else []
-        self._updates = self._parts.effects.apply(turn.granted)
+        # Foreign code runs first, on the run as the loop left it; what the guard undoes later is then its own only.
+        failures = self._parts.effects.checkpoint(turn.granted)
+        failures += self._parts.plugged.act(turn.granted, self.tick) if self._parts.plugged else []
         self._note_failures(failures)
-        if self._updates:
-            self._parts.collector.before_update()
+        self._updates = self._parts.effects.apply(turn.granted)
 
     def _save_before_halting(self, turn: Turn) -> None:
         """Call the user's checkpoint function if the same tick asks for it; a failure of it does not keep the run."""
-        try:
-            self._parts.effects.apply([grant for grant in turn.granted if grant.request.action == "checkpoint"])
-        except Exception as error:
-            self._recorder.failure(self, self.tick, traceback.format_exception_only(error)[-1].strip())
-            log.error("the checkpoint before the halt failed", exc_info=error)
+        for reason in self._parts.effects.checkpoint(turn.granted):
+            self._recorder.failure(self, self.tick, reason)
+            log.error("tick %d: %s", self.tick, reason)
 
     def _after(self) -> None:
         self._parts.effects.release()
         if self._turn is None or not self._updates:
             self._parts.collector.forget()
-        else:
-            self._parts.collector.after_update()
         if self._turn is None:
             return
         intervened = self.mode == "act" and any(_changes(grant) for grant in self._turn.granted)
         self._deciding.learn(self._readings.values, intervened=intervened)
 
-    def _end(self) -> None:
+    def _end(self, *, applied: bool) -> None:
         """End the tick: count progress, and keep the snapshots the schedule asks for."""
         tick = self.tick
-        upkeep = self._parts.session.finish(applied=self._updates)
+        upkeep = self._parts.session.finish(applied=applied)
         snapshots = self._parts.effects.snapshots
         if snapshots is None or self.mode == "shadow":
             return
         for progress in upkeep.lost:
             snapshots.drop(progress)
         if upkeep.take:
+            self._capture(snapshots, tick)
+
+    def _capture(self, snapshots: Snapshots, tick: int) -> None:
+        """Take a snapshot; one that fails (no memory, no disk) is not offered, and the run goes on."""
+        try:
             snapshots.capture(tick, self.progress)
+        except Exception as error:
+            reason = f"no snapshot was taken: {traceback.format_exception_only(error)[-1].strip()}"
+            self._recorder.failure(self, tick, reason)
+            log.error("tick %d: %s", tick, reason)
+            self._stop_if_told(reason, error)
+        finally:
+            self._agree_on_snapshots()
 
     def _note_failures(self, reasons: Iterable[str]) -> None:
         """Record what plugins failed at; the tick goes on without them, unless the policy says to halt."""
         for reason in reasons:
             self._recorder.failure(self, self.tick, reason)
             log.error("tick %d: %s", self.tick, reason)
-            if self.policy.on_failure == "halt":
-                raise Halted(f"the guard failed at tick {self.tick}: {reason}", self.tick)
+            self._stop_if_told(reason)
 
     def _failed(self, error: Exception) -> None:
         """Fail safe: undo everything, record it, and let the run go on (or halt, if the policy says so)."""
@@ -249,9 +307,14 @@ class Guard:
         self._updates, self._turn = True, None
         self._parts.effects.release()
         reason = traceback.format_exception_only(error)[-1].strip()
+        if self._failures == _MOST_FAILURES:
+            reason += f"; after {_MOST_FAILURES} failures in a row the guard stops trying"
         self._recorder.failure(self, self.tick, reason)
         log.error("the guard failed at tick %d; this update is not guarded", self.tick, exc_info=error)
-        if self.policy.on_failure == "halt":
+        self._stop_if_told(reason, error)
+
+    def _stop_if_told(self, reason: str, error: Exception | None = None) -> None:
+        if self.policy.on_failure == "halt" and self.mode == "act":
             raise Halted(f"the guard failed at tick {self.tick}: {reason}", self.tick) from error
 
     # State
@@ -261,6 +324,7 @@ class Guard:
 
         Without them a resumed guard decides the same, but cannot roll back to before the resume.
         """
+        self._settle()
         parts = self._parts
         held = parts.effects.snapshots if snapshots else None
         return {
@@ -270,6 +334,7 @@ class Guard:
             "collector": parts.collector.state_dict(),
             "ledger": parts.ledger.state_dict(),
             "risks": {name: model.state_dict() for name, model in parts.risks.items()},
+            "frozen": list(parts.effects.frozen),
             "snapshots": held.state_dict() if held else None,
         }
 
@@ -283,7 +348,7 @@ class Guard:
             raise
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        names = ("version", "policy", "session", "collector", "ledger", "risks", "snapshots")
+        names = ("version", "policy", "session", "collector", "ledger", "risks", "frozen", "snapshots")
         found, parts = saved.record(state, names), self._parts
         if found["version"] != _VERSION:
             raise StateError(f"expected a guard's state of version {_VERSION}, found {found['version']!r:.80}")
@@ -296,12 +361,32 @@ class Guard:
         parts.collector.load_state_dict(saved.mapping(found["collector"]))
         for name, model in parts.risks.items():
             model.load_state_dict(saved.mapping(risks[name]))
+        limit = self.policy.limits.freeze
+        parts.effects.go_on_freezing(found["frozen"], limit.share if limit else 0.0)
         if parts.effects.snapshots:
             parts.effects.snapshots.load_state_dict({"slots": []} if kept is None else saved.mapping(kept))
+        self._agree_on_snapshots()
+
+    def _agree_on_snapshots(self) -> None:
+        """Offer no snapshot for a rollback that is not there: a shadow notes when it would take one, and takes none."""
+        schedule, snapshots = self._parts.session.schedule, self._parts.effects.snapshots
+        if self.mode == "act" and schedule and snapshots:
+            schedule.keep_only({(one.tick, one.progress) for one in snapshots.slots})
 
 
-def _told(source: str, observed: bool) -> bool:
-    return observed or source == "loss"
+def _told(source: str, observed: bool) -> str:
+    """Return what the loop calls to tell a signal, empty for one that is measured."""
+    if observed or source == "loss":
+        return "guard.observe(...)"
+    return "guard.curvature(loss)" if source in SIGNALS and SIGNALS[source].need is Need.CURVATURE else ""
+
+
+def _cause(halt: Grant, turn: Turn) -> str:
+    """Return the rule that halts, and what it was refused if it halts for that."""
+    refused = next((grant for grant in turn.grants if "halt" in grant.fallback.split(", ")), None)
+    if refused is None:
+        return halt.request.rule
+    return f"{halt.request.rule}, because {refused.request.action} was refused: {refused.reason}"
 
 
 def _changes(grant: Grant) -> bool:

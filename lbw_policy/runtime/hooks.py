@@ -28,22 +28,33 @@ class Watcher(Protocol):
     def closure_loss(self, loss: object) -> None:
         """A closure returned this loss."""
 
+    def gradients_again(self) -> None:
+        """A closure has run again within the same step: there are new gradients."""
+
 
 class Hooks:
     """Step hooks of one optimizer."""
 
     def __init__(self, optimizer: Optimizer, watcher: Watcher) -> None:
+        self._optimizer = optimizer
         self._watcher = watcher
         self._inside = 0
         self._handles = (
             optimizer.register_step_pre_hook(_untraced(self._before)),
             optimizer.register_step_post_hook(_untraced(self._after)),
+            optimizer.register_state_dict_pre_hook(lambda _: self.settle()),
         )
 
     def remove(self) -> None:
         """Take the hooks off the optimizer."""
         for handle in self._handles:
             handle.remove()
+
+    def settle(self) -> None:
+        """End a tick whose step raised, for post hooks do not run then; does nothing while a step is in progress."""
+        if self._inside and not _calls_in_progress(self._optimizer):
+            self._inside = 0
+            self._watcher.abandon()
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         if self._inside and _calls_in_progress(optimizer) > 1:
@@ -67,9 +78,16 @@ class Hooks:
         return (args[0], wrapped, *args[2:]), kwargs
 
     def _wrap(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        decided = False
+
         def closure_then_guard() -> object:
+            nonlocal decided
             with torch.enable_grad():
                 loss = closure()
+            if decided:  # a step is one tick, however often the optimizer evaluates the closure in it
+                self._watcher.gradients_again()
+                return loss
+            decided = True
             self._watcher.closure_loss(loss)
             self._guarded(self._watcher.before_update)
             return loss
@@ -97,7 +115,7 @@ def _untraced(hook: Hook) -> Hook:
 
 
 def _calls_in_progress(optimizer: Optimizer) -> int:
-    """Count the hooked `step` calls of this optimizer on the stack: 2 means that one calls its parent's."""
+    """Count the hooked `step` calls of this optimizer on the stack: 2 means that one calls its parent's, 0 none."""
     found, frame = 0, sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back

@@ -12,11 +12,11 @@ from lbw_policy.errors import TraceError
 from lbw_policy.machine import Session, Turn
 from lbw_policy.record import Intervention, Ledger
 from lbw_policy.risk import RiskModel
-from lbw_policy.runtime.cadence import cadence, clips
+from lbw_policy.runtime.cadence import cadence, clips, clips_layers
 from lbw_policy.runtime.deciding import Deciding, Readings
 from lbw_policy.runtime.records import Recorder
 from lbw_policy.semantics.policy import Policy, Signal
-from lbw_policy.semantics.signals import EVENTS
+from lbw_policy.semantics.walk import counted
 from lbw_policy.traces import TICK, Column, Trace
 
 
@@ -54,7 +54,7 @@ class Replay:
 
     def forget_records(self) -> None:
         """Start counting anew."""
-        self.ledger.counts.clear()
+        self.ledger.forget()
 
 
 @frozen
@@ -82,12 +82,14 @@ class Binding:
         Raises TraceError, naming every column that is missing.
         """
         known = set(names) - {TICK}
-        read = [signal for signal in policy.signals if signal.source not in EVENTS]
+        read = [signal for signal in policy.signals if not counted(signal)]
         signals = {one.name: _column(one, known) for one in read}
         sources = _sources(policy, known, {one.source: signals[one.name] for one in reversed(read)})
         missing = [_missing(one, names) for one in read if not signals[one.name]]
         if clips(policy) and "grad_norm" not in sources and not any(one.source == "grad_norm" for one in read):
             missing.append(f"no column `grad_norm`, which `clip` needs{_nearest('grad_norm', names)}")
+        if clips_layers(policy) and "grad_norm_max" not in sources:
+            missing.append(f"no column `grad_norm_max`, which `clip layers` needs{_nearest('grad_norm_max', names)}")
         if missing:
             raise TraceError("\n".join(missing))
         absent = tuple(source for source in cadence(policy) if source not in sources)
@@ -97,7 +99,7 @@ class Binding:
 
 def _names(policy: Policy) -> Iterator[str]:
     for signal in policy.signals:
-        if signal.source not in EVENTS:
+        if not counted(signal):
             yield from (signal.name, signal.source)
 
 

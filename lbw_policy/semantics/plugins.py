@@ -154,7 +154,7 @@ def _find(group: str, name: str) -> Plugin | Broken | None:
     except (Exception, SystemExit) as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         return Broken(_spelled(found[0]), f"it cannot be imported: {text:.200}")
-    reason = _reason(kind, name, plugin)
+    reason = fault(kind, name, plugin)
     return Broken(_spelled(found[0]), reason) if reason else cast(Plugin, plugin)
 
 
@@ -186,8 +186,8 @@ def _spelled(entry: EntryPoint) -> str:
     return f"{entry.name} = {entry.value}` of `{package}"
 
 
-def _reason(kind: type, name: str, plugin: object) -> str | None:
-    """Return what is wrong with a plugin, or None."""
+def fault(kind: type, name: str, plugin: object) -> str | None:
+    """Return what is wrong with an object that stands for the plugin of a kind and name, or None."""
     if not isinstance(plugin, SignalPlugin | FunctionPlugin | ActionPlugin) or not isinstance(plugin, kind):
         return f"expected a `{kind.__name__}`, found a `{type(plugin).__name__}`"
     if plugin.name in _TAKEN[kind]:

@@ -114,6 +114,8 @@ def same(one: dict[str, object], other: dict[str, object]) -> bool:
 def _same(one: object, other: object) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(_bits(one), _bits(other))
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
     return one == other
 
 

@@ -112,3 +112,26 @@ def test_a_clip_that_could_lengthen_a_gradient_is_refused(factor: float) -> None
 def test_only_lbfgs_cannot_be_skipped() -> None:
     assert "LBFGS" in str(unskippable(optim.LBFGS([nn.Parameter(torch.ones(2))])))
     assert all(unskippable(started(name, 0)[1]) is None for name in OPTIMIZERS | STUBBORN)
+
+
+def test_some_gradients_are_clipped_each_by_its_own_factor() -> None:
+    held = [nn.Parameter(torch.ones(2)) for _ in range(4)]
+    for parameter in held[:3]:
+        parameter.grad = torch.full((2,), 8.0)
+    gradients = Gradients(optim.SGD(held))
+    gradients.clip_some({held[0]: 0.5, held[1]: 1.0, held[3]: 0.5})
+    assert [float(parameter.grad[0]) for parameter in held[:3]] == [4.0, 8.0, 8.0]
+    with pytest.raises(ValueError, match="clip factors"):
+        gradients.clip_some({held[0]: 0.5, held[2]: 1.5})
+    assert float(held[0].grad[0]) == 4.0
+
+
+def test_gradients_that_come_again_within_a_step_are_held_back_too() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    gradients = Gradients(optim.SGD([weight]))
+    gradients.drop()
+    weight.grad = fresh = torch.ones(2)
+    gradients.hold()
+    assert weight.grad is None
+    gradients.release()
+    assert weight.grad is fresh

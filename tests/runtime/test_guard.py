@@ -345,7 +345,8 @@ def test_a_failing_guard_lets_the_run_go_on_and_records_it() -> None:
     assert train(model, optimizer, range(20), guard) == train(twin, other, range(20))
     assert {record.action for record in guard.interventions} == {"failure"}
     assert guard.interventions[0].reason == "ZeroDivisionError: a bug"
-    assert len(guard.interventions) == 10  # then it stops trying
+    assert len(guard.interventions) == 10
+    assert guard.interventions[-1].reason.endswith("after 10 failures in a row the guard stops trying")
 
 
 def test_a_failing_guard_halts_the_run_if_the_policy_says_so() -> None:

@@ -12,6 +12,7 @@ from tests.runtime.loops import acted, at, policy, small, train
 
 NAN_SKIP = "reflex broken { when not finite(loss) or not finite(grad) do skip }\n"
 ALWAYS = "grad >= 0"
+REASON = "the function for `checkpoint` failed: OSError: disk full"
 
 
 def test_a_checkpoint_calls_the_users_function_within_its_budget() -> None:
@@ -51,7 +52,7 @@ def test_a_run_is_checkpointed_before_it_is_halted_and_halts_even_if_that_fails(
         train(model, optimizer, range(3), guard, at([1], 1e6))
 
     assert saved == [1]
-    assert [r.reason for r in guard.interventions if r.action == "failure"] == ["OSError: disk full"] * breaks
+    assert [r.reason for r in guard.interventions if r.action == "failure"] == [REASON] * breaks
 
 
 @pytest.mark.parametrize("name", ["sgd momentum", "adamw single", "adamw fused", "nadam", "adagrad", "adafactor"])

@@ -85,7 +85,7 @@ def test_a_state_of_another_policy_or_a_damaged_one_is_refused_and_changes_nothi
 
     for damage in (
         {"policy": "0"},
-        {"version": 2},
+        {"version": 1},
         {"limiter": {}},
         {"machine": None},
         {"tick": -1},
