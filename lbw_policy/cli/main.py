@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "check": ("lbw_policy.cli.check", "check policy files"),
+    "conform": ("lbw_policy.cli.conform", "check plugins against the contract of their kind"),
     "graph": ("lbw_policy.cli.graph", "draw a policy's levels, as Mermaid or dot"),
     "explain": ("lbw_policy.cli.explain", "say in plain sentences what a policy does, or what a code means"),
     "diff": ("lbw_policy.cli.diff", "tell what differs in meaning between two policies"),
