@@ -9,12 +9,12 @@ from attrs import evolve
 from hypothesis import given, settings
 
 from lbw_policy.authority import card
+from lbw_policy.claims import Result, Status
 from lbw_policy.cli.proofs import Proof
 from lbw_policy.semantics import load
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Constant
 from lbw_policy.verify.proving import promises
-from lbw_policy.claims import Result, Status
 from tests.authority.controlled import controlled, only
 
 

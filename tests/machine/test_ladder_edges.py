@@ -12,7 +12,7 @@ from lbw_policy.errors import StateError
 from lbw_policy.machine.ladder import Configuration, Ladder, Truths
 from lbw_policy.semantics.ceilings import SCALE_FLOOR
 from lbw_policy.semantics.expressions import Constant, Truth
-from lbw_policy.semantics.policy import Level, Periodic, ScaleLr
+from lbw_policy.semantics.policy import Clip, Freeze, Level, Periodic, ScaleLr, Skip
 from tests.machine.test_ladder import F, N, T, U, levels, run, trigger
 
 HALF = Constant(0.5)
@@ -75,6 +75,10 @@ def test_what_let_a_level_be_entered_does_not_let_it_be_entered_again() -> None:
     assert levels(run(two(evolve(CAUTION, enter=trigger(3, 5), stay=1)), enter(T, T, T, F, F, F))) == [0, 0, 1, 0, 0, 0]
 
 
+def test_after_an_entry_a_hold_begins_with_nothing() -> None:
+    assert levels(run(two(evolve(CAUTION, enter=trigger(2, 3), stay=1)), enter(T, T, F, T, F, T))) == [0, 1, 0, 0, 0, 1]
+
+
 def test_a_move_keeps_what_other_levels_have_seen() -> None:
     ladder = three(defend=Level("defend", enter=trigger(2, 3), leave=trigger()))
 
@@ -89,6 +93,31 @@ def test_the_calm_that_left_one_level_does_not_leave_the_next() -> None:
 
 
 # Order
+
+
+def test_a_fresh_run_stands_in_normal_and_holds_nothing() -> None:
+    assert three().save(three().start()) == {
+        "level": 0, "armed": False, "since": 0, "leaving": 0, "entering": [0, 0, 0], "cooling": [0, 0, 0],
+        "holding": [False] * 3, "factors": [1.0] * 3, "restoring": [0.0] * 3, "started": [0, 0, 0],
+    }  # fmt: skip
+
+
+def test_a_calm_tick_changes_nothing_and_enters_nothing() -> None:
+    ladder = three()
+    start = ladder.start()
+
+    assert ladder.advance(start, Truths((None, N, F), None)) == (start, False)
+    assert ladder.advance(start, Truths((None, N, F), None))[0] is start
+
+
+def test_an_entry_is_told_and_a_way_down_is_not() -> None:
+    ladder, told = three(), list[bool]()
+    now = ladder.start()
+    for truths in ticks((T, F, F), (F, F, F), (F, T, F), (F, F, T), (T, F, F)):
+        now, entered = ladder.advance(now, truths)
+        told.append(entered)
+
+    assert told == [True, False, True, False, True]
 
 
 def test_a_tick_that_fires_both_ways_goes_up() -> None:
@@ -153,6 +182,12 @@ def test_a_level_that_cools_acts_again_where_the_run_comes_down_to_it() -> None:
     assert found[-1].armed
 
 
+def test_entering_a_level_again_shuts_nothing() -> None:
+    found = run(three(evolve(CAUTION, leave=trigger(), cooldown=50)), ticks((F, T, F), (F, F, T), (T, F, F)))
+
+    assert (found[-1].level, found[-1].cooling) == (1, (0, 0, 0))
+
+
 # What is held
 
 
@@ -215,6 +250,24 @@ def test_a_factor_comes_back_to_one_in_its_ticks_and_then_nothing_is_pending(tic
     assert all(one.factors[1] <= 1.0 for one in found)
 
 
+@pytest.mark.parametrize("ticks", [1, 7, 1_000, 100_000])
+@pytest.mark.parametrize("factor", [math.nextafter(1.0, 0.0), 1.0 - 1e-15, 1.0 - 1e-12])
+def test_a_factor_just_below_one_comes_back_too(ticks: int, factor: float) -> None:
+    """What it regains a tick must not be rounded away."""
+    ladder = two(evolve(CAUTION, leave=trigger(), actions=(ScaleLr(HALF, restore=ticks),)))
+    (now,) = run(ladder, [Truths((None, F), T)], scaled(ladder, factor))
+    regained = now.restoring[1]
+
+    assert factor + regained > factor
+    assert (1.0 - factor) / regained <= ticks
+
+
+def test_a_level_whose_factor_is_whole_gives_nothing_back() -> None:
+    ladder = two(evolve(CAUTION, leave=trigger(), actions=(ScaleLr(HALF, restore=8),)))
+
+    assert run(ladder, [Truths((None, F), T)], scaled(ladder))[-1].restoring == (0.0, 0.0)
+
+
 def test_a_level_that_never_scales_the_lr_has_nothing_to_restore() -> None:
     assert two().restore == (1, 1)
 
@@ -241,6 +294,7 @@ def test_a_level_entered_again_begins_with_the_whole_learning_rate() -> None:
     (again,) = run(ladder, enter(T), back)
     fresh = ladder.fresh(again)
 
+    assert again.since == 0
     assert 0.2 < again.factors[1] < 1.0
     assert (fresh.factors, fresh.restoring) == ((1.0, 1.0), (0.0, 0.0))
     assert fresh == evolve(again, factors=fresh.factors, restoring=fresh.restoring)
@@ -255,7 +309,36 @@ def test_a_factor_that_is_lowered_while_it_comes_back_is_held() -> None:
     assert [one.factors[1] for one in run(ladder, enter(F, F), held)] == [held.factors[1]] * 2
 
 
+# Actions that last
+
+CLIP, FREEZE, SKIP = Clip(HALF), Freeze(0.1, "grad_norm"), Skip()
+
+
+def test_a_level_goes_on_with_the_lasting_actions_it_has_done_until_it_is_left_or_entered_again() -> None:
+    ladder = two(evolve(CAUTION, leave=trigger(), actions=(SKIP, evolve(CLIP, otherwise=FREEZE), ScaleLr(HALF))))
+    clip, freeze, scale = ladder.lasting[1]
+    (entered,) = run(ladder, enter(T))
+    one = ladder.hold(entered, 1, freeze)
+    both = ladder.hold(one, 1, clip)
+    left = run(ladder, [Truths((None, F), T)], both)[-1]
+
+    assert ladder.lasting[0] == ()
+    assert (clip.otherwise, freeze, scale) == (FREEZE, FREEZE, ScaleLr(HALF))
+    assert [ladder.held(now, 1) for now in (entered, one, both)] == [[], [freeze], [clip, freeze]]
+    assert run(ladder, enter(F), both)[-1].started == both.started
+    assert ladder.held(left, 1) == ladder.held(ladder.fresh(both), 1) == []
+    assert ladder.hold(both, 1, clip) == both
+
+
 # Saved states
+
+
+def test_a_level_at_the_top_with_its_factor_at_the_floor_is_resumed() -> None:
+    ladder = three()
+    (now,) = run(ladder, ticks((F, T, F)))
+    now = ladder.scale(now, 2, math.nan)
+
+    assert ladder.load(json.loads(json.dumps(ladder.save(now)))) == now
 
 
 def test_a_resumed_level_has_its_factors_its_holds_and_its_times() -> None:
@@ -286,6 +369,9 @@ def test_a_resumed_level_has_its_factors_its_holds_and_its_times() -> None:
         {"factors": [1.0, math.nan, 1.0]},
         {"restoring": [0.0, math.nan, 0.0]},
         {"holding": [False]},
+        {"started": [0, 1, 0]},
+        {"started": [0, -1, 0]},
+        {"started": [0, 0]},
     ],
 )
 def test_a_state_that_no_run_of_this_ladder_can_have_saved_is_refused(damage: dict[str, object]) -> None:

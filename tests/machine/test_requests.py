@@ -54,6 +54,16 @@ def test_the_greatest_share_counts_with_its_statistic_and_its_group() -> None:
     assert [requests(turn)["freeze"].rule for turn in found] == ["level caution", "level defend"]
 
 
+@pytest.mark.parametrize("action", ["freeze top 10% of layers by grad_norm", "clip to 2"])
+def test_of_equal_shares_and_of_equal_norms_the_first_rule_speaks(action: str) -> None:
+    other = action.replace("grad_norm", "update_ratio")
+    rules = f"reflex a {{ when loss > 5 do {action} }} reflex b {{ when loss > 5 do {other} }}"
+    (turn,) = turns(session(rules), [9.0])
+
+    (asked,) = requests(turn).values()
+    assert (asked.rule, asked.by) == ("reflex a", "grad_norm" if "freeze" in action else "")
+
+
 def test_the_first_rule_speaks_for_a_rollback() -> None:
     rules = "reflex a { when loss > 5 do rollback at most 7 steps }\n"
     rules += "reflex b { when loss > 5 do rollback at most 9 steps }\n"

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from lbw_policy.errors import StateError
+from lbw_policy.limits import Outcome
 from lbw_policy.machine import Session, by_signal
 from lbw_policy.machine.session import Upkeep
 from tests.machine.sessions import decide, granted, refused, requests, session, tick, turns
@@ -54,6 +55,13 @@ def test_a_rollback_leaves_no_update_and_sets_progress_back() -> None:
 
     assert not turn.updates
     assert run.progress == 1
+
+
+def test_what_is_granted_in_part_is_granted() -> None:
+    turn = decide(session("reflex slow { when loss > 5 do scale_lr by tone }\n"), 9.0, 0.001)
+
+    assert [grant.outcome for grant in turn.grants] == [Outcome.REDUCED]
+    assert turn.granted == turn.grants
 
 
 def test_a_refused_skip_lets_the_update_through_and_the_next_is_granted() -> None:
@@ -158,13 +166,27 @@ def test_a_tick_that_rolls_back_is_no_calm_though_the_level_is() -> None:
     assert calm(run, 6) == [10]
 
 
+def test_where_an_update_follows_a_rollback_all_the_same_none_is_taken_down() -> None:
+    """A replay goes on with the recorded updates, whatever was decided."""
+    run = session(BACK, settings="snapshot every 1 steps")
+    calm(run, 5)
+    assert not decide(run, 99.0).updates
+
+    assert not run.finish(applied=True).take
+
+
 # Counts
 
 
-def counted(rules: str, losses: list[float], event: str) -> list[int]:
-    """How many of an event each tick reads: an alert speaks where it is at least one."""
-    run = session(rules + f'alert seen info when {event} > 0 "seen"\n')
-    return [len(turn.decision.messages) for turn in turns(run, losses)]
+def counted(run: Session, moments: list[tuple[float, float]]) -> list[int]:
+    """Tell in which ticks the reflex `seen`, which reads a count of the last tick, fires."""
+    found = [tick(run, *moment)[0] for moment in moments]
+    return [int("seen" in turn.decision.fired) for turn in found]
+
+
+def seeing(rules: str, event: str, settings: str = "") -> Session:
+    """A session with a reflex that fires where a count is above zero; what it does is not counted."""
+    return session(rules + f"reflex seen {{ when {event} > 0 do checkpoint }}\n", settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -175,22 +197,23 @@ def counted(rules: str, losses: list[float], event: str) -> list[int]:
 def test_what_began_at_a_tick_is_counted_at_the_next_and_refusals_and_checkpoints_are_not(
     rules: str, loss: float, event: str, seen: int
 ) -> None:
-    assert counted(rules, [1.0, loss, 1.0, 1.0], event) == [0, 0, seen, 0]
+    moments = [(each, 0.0) for each in (1.0, loss, 1.0, 1.0)]
+
+    assert counted(seeing(rules, event), moments) == [0, 0, seen, 0]
 
 
 def test_a_rollback_is_counted() -> None:
-    run = session(BACK + 'alert seen info when rollbacks > 0 "seen"\n', settings=EVERY_FOURTH)
+    run = seeing(BACK, "rollbacks", EVERY_FOURTH)
     calm(run, 5)
 
-    assert [len(turn.decision.messages) for turn in turns(run, [99.0, 1.0, 1.0])] == [0, 1, 0]
+    assert counted(run, [(99.0, 0.0), (1.0, 0.0), (1.0, 0.0)]) == [0, 1, 0]
 
 
 def test_what_is_held_is_counted_where_it_began() -> None:
-    run = session(LEVEL + 'alert seen info when interventions > 0 "seen"\n')
-    found = [tick(run, tone=tone)[0] for tone in (0.0, 9.0, 9.0, 9.0, 9.0)]
+    run = seeing(LEVEL, "interventions")
 
-    assert granted(found, "freeze") == [1, 2, 3, 4]
-    assert [len(turn.decision.messages) for turn in found] == [0, 0, 1, 0, 0]
+    assert counted(run, [(1.0, tone) for tone in (0.0, 9.0, 9.0, 9.0, 9.0)]) == [0, 0, 1, 0, 0]
+    assert run.limiter.frozen_for == 4
 
 
 # Signals
