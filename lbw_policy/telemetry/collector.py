@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch.optim import Optimizer
 
-from lbw_policy.errors import AttachError, StateError
-from lbw_policy.semantics.signals import LAYER_STATISTICS, SIGNALS, Need
-from lbw_policy.telemetry.activations import ACTIVATIONS, Activations
-from lbw_policy.telemetry.gradients import GradientNorms, WeightCheck
+from lbw_policy.errors import StateError
 from lbw_policy.telemetry.layers import Layers
-from lbw_policy.telemetry.plugged import Plugged
-from lbw_policy.telemetry.readings import Due, Packet, Plan, Readings, Source, Value
-from lbw_policy.telemetry.told import LearningRate, Observed
-from lbw_policy.telemetry.updates import Motion
+from lbw_policy.telemetry.readings import Due, Packet, Plan, Readings, Value
+from lbw_policy.telemetry.scopes import source_of
+from lbw_policy.telemetry.sources import by_layer, sources_for
 
 _LAYER_EVERY = 10
+_SHORTENED = ("grad_norm", "grad_norm_max", "grad_norm_min")
 
 
 class Collector:
     """Measures what a plan asks for.
 
-    Call `read` once a tick with the gradients in place, `before_update` and `after_update` around
-    the update, and `forget` when the weights were set back or an update was left out. Ticks are
-    taken to follow each other; a gap only makes the readings that need two ticks unavailable.
-    `AttachError` if the plan needs the outputs of a model and `layers` were made without one.
+    Call `read` once a tick with the gradients in place, just before the update, and `forget` when the
+    weights were set back or an update was left out. Ticks are taken to follow each other; a gap
+    only makes the readings that need two ticks unavailable. A tick that is read again (by a closure)
+    has readings of gradients, and none of what is sampled.
+    `AttachError` if the plan needs what optimizer and model do not have.
     """
 
     def __init__(self, optimizer: Optimizer, layers: Layers, plan: Plan) -> None:
-        _check(plan, layers)
         self._plan = plan
         self._every = dict.fromkeys(plan.layer_statistics, _LAYER_EVERY) | dict(plan.every)
-        self._observed = Observed(plan.observed | _asked(plan))
+        self._sources = sources_for(optimizer, layers, plan)
         self._tick: int | None = None
-        self._gradients = GradientNorms(optimizer, layers)
-        self._motion = Motion(optimizer, layers)
-        self._activations = Activations(layers.modules) if ACTIVATIONS & set(self._every) else None
-        self._sources: list[Source] = [self._gradients, self._motion, WeightCheck(layers), LearningRate(optimizer)]
-        if self._activations is not None:
-            self._sources.append(self._activations)
-        self._sources.append(self._observed)
-        self._plugged = Plugged(plan.plugins)
-        if plan.plugins:
-            self._sources.append(self._plugged)
+        self._expect_loss(0)
 
     def observe(self, values: Mapping[str, object]) -> None:
         """Take the user's numbers for the coming tick; a later value of the same name replaces an earlier one.
@@ -52,92 +41,131 @@ class Collector:
         Numbers and one-element tensors; nothing is read back from a device. `ValueError` for a name
         that the policy does not read, `TypeError` for anything that is not one number.
         """
-        self._observed.take(values)
+        self._sources.observed.take(values)
+
+    def curvature(self, loss: torch.Tensor) -> None:
+        """Take the loss, before its backward pass, for the signals that differentiate it twice; often does nothing."""
+        if self._sources.hessian is not None:
+            self._sources.hessian.take(loss)
+
+    def clip_gradients(self, limit: float) -> torch.Tensor:
+        """Clip all gradients to an L2 norm and return the norm before; the coming tick need not measure it again."""
+        with torch.no_grad():
+            return self._sources.gradients.clip(limit)
 
     def read(self, tick: int) -> Readings:
         """Measure what is due in this tick and return it; observed values are used up."""
-        due = Due(self._due(tick), self._due(tick + 1), tick)
-        if self._tick is not None and tick != self._tick + 1:
-            self._motion.forget()
+        sources, keys = self._sources, self._due(tick)
+        told = sources.observed.has("grad_norm")
+        due = Due(self._measured(keys), self._measured(self._due(tick + 1)), tick, tick == self._tick)
+        if self._tick is not None and tick not in (self._tick, self._tick + 1):
+            self._start_anew()
         packet, values = Packet(), dict[str, Value]()
         with torch.no_grad():
-            for source in self._sources:
+            if sources.sampler is not None:
+                sources.sampler.begin()
+            for source in sources:
                 source.measure(due, packet)
             numbers = packet.unpack()
-            for source in self._sources:
+            for source in sources:
                 values.update(source.values(numbers))
+        if told and sources.gradients.factor is None:
+            self._unclip(values)
         self._tick = tick
-        return Readings(self._reported(values, due), self._layer_values(), self._plugged.failures())
-
-    def before_update(self) -> None:
-        """Sample the weights if the next tick reports on this update."""
-        with torch.no_grad():
-            self._motion.before_update()
-
-    def after_update(self) -> None:
-        """Sum up the update on the device; nothing is read back."""
-        with torch.no_grad():
-            self._motion.after_update()
+        layers, reported = by_layer(sources, self._plan.layer_statistics), self._reported(values, keys)
+        return Readings(reported, layers, self._failures(), sources.gradients.norm, self._notes(due))
 
     def forget(self) -> None:
-        """Drop the motion memory: the next tick has no `update_norm`, `update_ratio` and `curvature`."""
-        self._motion.forget()
+        """Drop the memory of weights and gradients: the next tick tells nothing of an update."""
+        if self._sources.motion is not None:
+            self._sources.motion.forget()
 
     def detach(self) -> None:
         """Remove the forward hooks."""
-        if self._activations is not None:
-            self._activations.detach()
+        for source in (self._sources.activations, self._sources.attention, self._sources.routers):
+            if source is not None:
+                source.detach()
 
     def state_dict(self) -> dict[str, object]:
         """Return the memory as plain data; this reads from the device."""
-        layers = {name: dict(found) for name, found in self._layer_values().items()}
-        return {"tick": self._tick, "layers": layers, "motion": self._motion.state_dict()}
+        sources = self._sources
+        return {
+            "tick": self._tick,
+            "layers": by_layer(sources, self._plan.layer_statistics),
+            "motion": sources.motion.state_dict() if sources.motion else {},
+            "exponents": sources.exponents.state_dict() if sources.exponents else {},
+        }
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Restore the memory; `StateError` if it is damaged."""
-        tick, layers, motion = (state.get(name) for name in ("tick", "layers", "motion"))
-        if not (tick is None or type(tick) is int) or not isinstance(layers, dict) or not isinstance(motion, dict):
-            raise StateError("expected `tick`, `layers` and `motion` in the saved telemetry")
+        tick = state.get("tick")
+        if not (tick is None or type(tick) is int):
+            raise StateError("expected `tick` to be a whole number in the saved telemetry")
+        layers, motion, exponents = (_mapping(state, name) for name in ("layers", "motion", "exponents"))
         found = {name: _checked(name, layers.get(name, {})) for name in self._plan.layer_statistics}
-        self._motion.load_state_dict(motion)
+        sources = self._sources
+        if sources.motion is not None:
+            sources.motion.load_state_dict(motion)
+        if sources.exponents is not None:
+            sources.exponents.load_state_dict(exponents)
         self._tick = tick
-        self._gradients.by_layer = found.get("grad_norm", {})
-        if self._activations is not None:
-            self._activations.by_layer = found.get("activation_variance", {})
+        self._restore_layers(found)
+        self._expect_loss(0 if tick is None else tick + 1)
+
+    def _expect_loss(self, tick: int) -> None:
+        if self._sources.hessian is not None:
+            self._sources.hessian.expect(self._due(tick), tick)
+
+    def _restore_layers(self, found: Mapping[str, dict[str, float]]) -> None:
+        sources = self._sources
+        sources.gradients.by_layer = found.get("grad_norm", {})
+        if sources.motion is not None:
+            sources.motion.by_layer = found.get("update_ratio", {})
+        if sources.activations is not None:
+            sources.activations.by_layer |= {name: found.get(name, {}) for name in sources.activations.by_layer}
 
     def _due(self, tick: int) -> frozenset[str]:
-        return frozenset(name for name, every in self._every.items() if tick % every == 0)
+        return frozenset(key for key, every in self._every.items() if tick % every == 0)
 
-    def _reported(self, values: Mapping[str, Value], due: Due) -> dict[str, Value]:
-        asked = {name: values.get(name) if name in due.now else None for name in self._plan.every}
+    def _measured(self, keys: frozenset[str]) -> frozenset[str]:
+        """Return the sources to measure; a gradient norm that the loop has told is needed for clipping only."""
+        ranked = "grad_norm" in self._plan.layer_statistics
+        if not self._plan.clips and not ranked and self._sources.observed.has("grad_norm"):
+            keys = keys - {"grad_norm"}
+        return frozenset(source_of(key) for key in keys)
+
+    def _unclip(self, values: dict[str, Value]) -> None:
+        """Scale the norms of layers and groups as the loop's clip scaled the whole, if it has told the norm before."""
+        before, present = values.get("grad_norm"), self._sources.gradients.norm
+        if before is None or not present or not math.isfinite(before) or before <= present:
+            return
+        for key, value in values.items():
+            if key != "grad_norm" and source_of(key) in _SHORTENED and value is not None:
+                values[key] = value * before / present
+
+    def _start_anew(self) -> None:
+        self.forget()
+        if self._sources.step_time is not None:
+            self._sources.step_time.forget()
+
+    def _failures(self) -> tuple[str, ...]:
+        found = (self._sources.plugged, self._sources.hessian)
+        return tuple(text for source in found if source is not None for text in source.failures())
+
+    def _notes(self, due: Due) -> tuple[str, ...]:
+        found = (self._sources.attention, self._sources.routers)
+        return tuple(text for source in found if source is not None for text in source.notes(due))
+
+    def _reported(self, values: Mapping[str, Value], keys: frozenset[str]) -> dict[str, Value]:
+        asked = {key: values.get(key) if key in keys else None for key in self._plan.every}
         return {name: values.get(name) for name in self._plan.observed} | asked
 
-    def _layer_values(self) -> dict[str, Mapping[str, float]]:
-        found: dict[str, Mapping[str, float]] = {"grad_norm": self._gradients.by_layer}
-        if self._activations is not None:
-            found["activation_variance"] = self._activations.by_layer
-        return {name: found[name] for name in sorted(self._plan.layer_statistics)}
 
-
-def _asked(plan: Plan) -> frozenset[str]:
-    return frozenset(name for name in plan.every if name in SIGNALS and SIGNALS[name].need is Need.OBSERVED)
-
-
-def _check(plan: Plan, layers: Layers) -> None:
-    for name, every in plan.every.items():
-        if name not in SIGNALS and name not in plan.plugins:
-            raise ValueError(f"there is no signal `{name}` to measure")
-        if every < 1:
-            raise ValueError(f"expected `{name}` every 1 tick or more, found {every}")
-        if name in SIGNALS and SIGNALS[name].need is Need.MODEL and not layers.modules:
-            raise AttachError(f"the signal `{name}` needs the model: attach with `model=`")
-    if plan.layer_statistics - set(LAYER_STATISTICS):
-        raise ValueError(f"layers have no statistic `{min(plan.layer_statistics - set(LAYER_STATISTICS))}`")
-    if "activation_variance" in plan.layer_statistics and not layers.modules:
-        raise AttachError("`activation_variance` of layers needs the model: attach with `model=`")
-    clash = (plan.observed & set(plan.every)) - _asked(plan)
-    if clash:
-        raise AttachError(f"`{min(clash)}` is measured by telemetry: observe it under another name")
+def _mapping(state: Mapping[str, object], name: str) -> dict[str, object]:
+    found = state.get(name)
+    if not isinstance(found, dict):
+        raise StateError(f"expected `{name}` to be a mapping in the saved telemetry")
+    return found
 
 
 def _checked(name: str, found: object) -> dict[str, float]:

@@ -3,78 +3,182 @@
 from __future__ import annotations
 
 import math
+import statistics
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
+from attrs import frozen
 from torch.optim import Optimizer
 
 from lbw_policy.telemetry.layers import Layers
 from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value, largest
 from lbw_policy.telemetry.samples import gradient_scale, plain
+from lbw_policy.telemetry.scopes import Scope, Scopes
 
-GRADIENTS = frozenset({"grad_norm", "grad_norm_max", "nonfinite_grads"})
+GRADIENTS = frozenset({"grad_norm", "grad_norm_max", "grad_norm_min", "grad_norm_spread", "nonfinite_grads"})
+_PER_LAYER = GRADIENTS - {"grad_norm", "nonfinite_grads"}
+_CLIP_EPSILON = 1e-6  # that of torch.nn.utils.clip_grad_norm_
+
+
+@frozen(eq=False)
+class Clipped:
+    """The norms of gradients before the loop's clip, and what tells that nothing was done to them after it."""
+
+    norms: torch.Tensor
+    limit: float
+    factor: torch.Tensor
+    left: tuple[tuple[weakref.ref[torch.Tensor], int], ...]
+
+    def stands(self, parameters: Iterable[torch.nn.Parameter]) -> bool:
+        """Tell whether every parameter still has the gradient that the clip left it with, unchanged since."""
+        found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        return len(found) == len(self.left) and all(
+            kept() is gradient and gradient._version == version
+            for (kept, version), gradient in zip(self.left, found, strict=True)
+        )
 
 
 class GradientNorms:
-    """`grad_norm`, `grad_norm_max`, `nonfinite_grads`, and the L2 norm of each layer's gradients.
+    """`grad_norm`, its largest, smallest and spread over layers, `nonfinite_grads`, and the norm of each layer.
 
     One pass over the gradients with fp32 accumulation, whatever their type (relative error measured
     on a CPU: below 1e-3 for tensors of up to 10 million elements, 3e-3 at 40 million). An infinite norm is
     looked at again in fp64, as finite squares may have overflowed; that is a second transfer, in
-    such ticks and no others.
+    such ticks and no others. Gradients that were clipped through `clip` are not passed over again.
     """
 
-    def __init__(self, optimizer: Optimizer, layers: Layers) -> None:
+    def __init__(self, optimizer: Optimizer, layers: Layers, scopes: Scopes, *, ranked: bool = False) -> None:
         self._optimizer = optimizer
         self._parameters = layers.distinct()
-        number = {id(parameter): place for place, parameter in enumerate(self._parameters)}
-        self._layers = {name: [number[id(p)] for p in held] for name, held in layers.parameters.items()}
+        self._members = scopes.members
+        self._scopes = scopes.of(GRADIENTS)
+        self._by_layer = ranked or bool(scopes.of(_PER_LAYER))
         self._tensors: dict[int, torch.Tensor] = {}
+        self._clipped: Clipped | None = None
         self.by_layer: dict[str, float] = {}
-        """The latest gradient norm of every layer that has had one."""
+        """The latest gradient norm of every layer that has had one; kept only if it is asked for."""
+        self.norm: Value = None
+        """The L2 norm of the gradients as they are now, if this tick measured it."""
+        self.factor: torch.Tensor | None = None
+        """What `clip` multiplied this tick's gradients by, on the device."""
+
+    def clip(self, limit: float) -> torch.Tensor:
+        """Scale all gradients down to an L2 norm of at most `limit`, and return the norm before, on the device."""
+        gradients = [_alone(parameter) for parameter in self._parameters if parameter.grad is not None]
+        if not gradients:
+            return torch.zeros(())
+        norms = norms_of([plain(gradient) for gradient in gradients])
+        whole: torch.Tensor = torch.linalg.vector_norm(norms)
+        factor = (limit / (whole + _CLIP_EPSILON)).clamp(max=1.0)
+        torch._foreach_mul_([plain(gradient) for gradient in gradients], factor)
+        dense = all(gradient.layout is torch.strided for gradient in gradients)
+        left = tuple((weakref.ref(gradient), gradient._version) for gradient in gradients)
+        self._clipped = Clipped(norms, limit, factor, left) if dense else None
+        return whole
 
     def measure(self, due: Due, packet: Packet) -> None:
         """Queue one norm for each parameter that has a gradient."""
-        self._tensors = dict(self._present()) if due.now & GRADIENTS else {}
+        self._tensors, self.norm = dict(self._present()) if due.now & GRADIENTS else {}, None
+        if self._clipped is not None and not self._clipped.stands(self._parameters):
+            self._clipped = None
+        clipped = self._clipped
+        self.factor = None if clipped is None else clipped.factor
         if self._tensors:
-            packet.add("grad_norms", norms_of(list(self._tensors.values())))
+            packet.add("grad_norms", norms_of(list(self._tensors.values())) if clipped is None else clipped.norms)
             scale = gradient_scale(self._optimizer)
             if scale is not None:
                 packet.add("grad_unscale", 1 / scale)
 
     def values(self, numbers: Numbers) -> Mapping[str, Value]:
         """Return the readings, none where no parameter has a gradient."""
+        clipped, self._clipped = self._clipped, None
         if not self._tensors:
             return {}
-        norms, nonfinite = settle(numbers["grad_norms"], list(self._tensors.values()))
+        norms, broken = settle(numbers["grad_norms"], list(self._tensors.values()))
+        if clipped is not None:
+            norms = numbers["grad_norms"]
         (unscale,) = numbers.get("grad_unscale", [1.0])
         present = {number: norm * unscale for number, norm in zip(self._tensors, norms, strict=True)}
+        bad = {number for number, one in zip(self._tensors, broken, strict=True) if one}
+        whole = total(present.values())
+        self.norm = whole if clipped is None else _after_clip(whole, clipped.limit)
         self._tensors = {}
-        layers = dict(self._by_layer(present))
+        layers = dict(self._of_layers(present)) if self._by_layer else {}
         self.by_layer = self.by_layer | layers
-        return {
-            "grad_norm": total(present.values()),
-            "grad_norm_max": largest(layers.values()),
-            "nonfinite_grads": float(nonfinite),
-        }
+        return {scope.key: _READ[scope.source](_Norms(scope, present, layers, bad)) for scope in self._scopes}
 
     def _present(self) -> Iterator[tuple[int, torch.Tensor]]:
         for number, parameter in enumerate(self._parameters):
             if parameter.grad is not None:
                 yield number, plain(parameter.grad)
 
-    def _by_layer(self, present: Mapping[int, float]) -> Iterator[tuple[str, float]]:
-        for name, numbers in self._layers.items():
+    def _of_layers(self, present: Mapping[int, float]) -> Iterator[tuple[str, float]]:
+        for name, numbers in self._members.items():
             held = [present[number] for number in numbers if number in present]
             if held:
                 yield name, total(held)
 
 
+@frozen(eq=False)
+class _Norms:
+    """What one reading is made from: the norms of a scope's parameters and layers, and which are not finite."""
+
+    scope: Scope
+    present: Mapping[int, float]
+    layers: Mapping[str, float]
+    broken: set[int]
+
+    def of_parameters(self) -> list[float]:
+        """Return the norm of each parameter in scope that has a gradient."""
+        return [self.present[number] for number in self.scope.parameters if number in self.present]
+
+    def of_layers(self) -> list[float]:
+        """Return the norm of each layer in scope that has a gradient."""
+        return [self.layers[name] for name in self.scope.layers if name in self.layers]
+
+
+def _norm(norms: _Norms) -> Value:
+    found = norms.of_parameters()
+    return total(found) if found else None
+
+
+def _largest(norms: _Norms) -> Value:
+    return largest(norms.of_layers())
+
+
+def _smallest(norms: _Norms) -> Value:
+    found = largest(-norm for norm in norms.of_layers())
+    return None if found is None else -found
+
+
+def _spread(norms: _Norms) -> Value:
+    found = norms.of_layers()
+    if not all(math.isfinite(norm) for norm in found):
+        return math.nan
+    logs = [math.log2(norm) for norm in found if norm > 0]
+    return statistics.pstdev(logs) if len(logs) > 1 else None
+
+
+def _broken(norms: _Norms) -> Value:
+    return float(len(norms.broken.intersection(norms.scope.parameters))) if norms.of_parameters() else None
+
+
+_READ = {
+    "grad_norm": _norm,
+    "grad_norm_max": _largest,
+    "grad_norm_min": _smallest,
+    "grad_norm_spread": _spread,
+    "nonfinite_grads": _broken,
+}
+
+
 class WeightCheck:
     """`nonfinite_params`, exact: one pass over all weights in ticks where it is due."""
 
-    def __init__(self, layers: Layers) -> None:
+    def __init__(self, layers: Layers, scopes: Scopes) -> None:
         self._parameters = layers.distinct()
+        self._scopes = scopes.of({"nonfinite_params"})
 
     def measure(self, due: Due, packet: Packet) -> None:
         """Queue one norm for each parameter."""
@@ -85,8 +189,8 @@ class WeightCheck:
         """Return the count of tensors with NaN or inf."""
         if "param_norms" not in numbers:
             return {}
-        _, nonfinite = settle(numbers["param_norms"], [plain(parameter) for parameter in self._parameters])
-        return {"nonfinite_params": float(nonfinite)}
+        _, broken = settle(numbers["param_norms"], [plain(parameter) for parameter in self._parameters])
+        return {scope.key: float(sum(broken[number] for number in scope.parameters)) for scope in self._scopes}
 
 
 def norms_of(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -97,15 +201,15 @@ def norms_of(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack([norm if norm.device == home else norm.to(home, non_blocking=True) for norm in norms])
 
 
-def settle(norms: list[float], tensors: Sequence[torch.Tensor]) -> tuple[list[float], int]:
-    """Return the norms with fp32 overflows put right, and how many tensors are truly not finite."""
-    settled = list(norms)
+def settle(norms: list[float], tensors: Sequence[torch.Tensor]) -> tuple[list[float], list[bool]]:
+    """Return the norms with fp32 overflows put right, and of each tensor whether it is truly not finite."""
+    if math.isfinite(sum(norms)):
+        return norms, [False] * len(norms)
+    settled, broken = list(norms), [not math.isfinite(norm) for norm in norms]
     doubtful = [number for number, norm in enumerate(norms) if norm == math.inf]
-    overflowed = 0
     for number, (norm, finite) in zip(doubtful, _look_closer([tensors[n] for n in doubtful]), strict=True):
-        settled[number] = norm
-        overflowed += finite
-    return settled, sum(not math.isfinite(norm) for norm in norms) - overflowed
+        settled[number], broken[number] = norm, not finite
+    return settled, broken
 
 
 def _look_closer(tensors: Sequence[torch.Tensor]) -> list[tuple[float, bool]]:
@@ -126,3 +230,15 @@ def total(norms: Iterable[float]) -> float:
     """Return the norm of norms, NaN if any is NaN; it does not overflow before the result does."""
     found = list(norms)
     return math.nan if any(math.isnan(norm) for norm in found) else math.hypot(*found)
+
+
+def _after_clip(norm: float, limit: float) -> float:
+    return norm * min(1.0, limit / (norm + _CLIP_EPSILON)) if math.isfinite(norm) else math.nan
+
+
+def _alone(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Return the gradient of a parameter; a sparse one is left with no index twice, so that it can be scaled."""
+    assert parameter.grad is not None
+    if parameter.grad.layout is torch.sparse_coo:
+        parameter.grad = parameter.grad.coalesce()
+    return parameter.grad

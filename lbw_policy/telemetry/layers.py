@@ -21,12 +21,13 @@ class Layers:
     A layer is named by its module's dotted path (`root` for the model itself). A parameter that
     no module of the model holds is a layer of its own, `group0.3` for the fourth of the first group.
     `tied` names the layers that share a parameter with another module: they must never be frozen
-    by one name. `modules` are the layers whose forward outputs can be sampled.
+    by one name. `modules` are the layers whose forward outputs can be sampled, `model` is the whole.
     """
 
     parameters: Mapping[str, tuple[nn.Parameter, ...]]
     tied: frozenset[str]
     modules: Mapping[str, nn.Module]
+    model: nn.Module | None = None
 
     @classmethod
     def of(cls, optimizer: Optimizer, model: nn.Module | None = None) -> Layers:
@@ -41,7 +42,7 @@ class Layers:
         for name, parameter in numbered.items():
             if id(parameter) not in known:
                 owned[name] = (*owned.get(name, ()), parameter)
-        return cls(owned, _tied(owned), modules)
+        return cls(owned, _tied(owned), modules, model)
 
     def distinct(self) -> tuple[nn.Parameter, ...]:
         """Return every parameter once, in the order of the layers."""

@@ -18,36 +18,48 @@ class Plan:
     """What to measure; nothing else is computed.
 
     `every` maps a source (a key of `semantics.signals.SIGNALS`) to how many ticks lie between two
-    samples: it is sampled in ticks that `every` divides. `layer_statistics` are wanted per layer
-    (every 10 ticks where `every` does not say). `observed` are the user's own names. `plugins` are
-    further sources, each measured by a function of the tick.
+    samples: it is sampled in ticks that `every` divides. `SOURCE of GROUP` is a source taken over
+    one of the `groups`, each a set of layers. `layer_statistics` are wanted per layer (every 10
+    ticks where `every` does not say). `observed` are the user's own names. `plugins` are further
+    sources, each measured by a function of the tick. `clips` tells that gradients may be clipped to
+    a norm, so that their present norm must be known in every tick that reads `grad_norm`.
     """
 
     every: Mapping[str, int]
     layer_statistics: frozenset[str] = frozenset()
     observed: frozenset[str] = frozenset()
     plugins: Mapping[str, Callable[[int], object]] = field(factory=dict)
+    groups: Mapping[str, frozenset[str]] = field(factory=dict)
+    clips: bool = False
 
 
 @frozen
 class Readings:
     """One tick's telemetry: None means not due, not observed or not available yet; NaN and inf are readings.
 
-    `failures` has what plugins failed at for the first time.
+    `norm` is the L2 norm of the gradients as they are now, if it was measured: that of `values` is
+    the norm before the loop's own clip, where the loop tells it. `failures` has what plugins failed
+    at for the first time, `notes` what a person should know of a signal that cannot be read.
     """
 
     values: Mapping[str, Value]
     layers: Mapping[str, Mapping[str, float]]
     failures: tuple[str, ...] = ()
+    norm: Value = None
+    notes: tuple[str, ...] = ()
 
 
 @frozen
 class Due:
-    """The sources to report in this tick, and those that the next tick will report."""
+    """The sources to report in this tick, and those that the next tick will report.
+
+    `again` tells that this tick was read before: an optimizer may call its closure more than once.
+    """
 
     now: frozenset[str]
     next: frozenset[str]
     tick: int = 0
+    again: bool = False
 
 
 class Source(Protocol):
@@ -82,9 +94,37 @@ class Packet:
         return numbers
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """Return the most precise type a device has."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def largest(values: Iterable[float]) -> Value:
     """Return the largest value, NaN if any is NaN, None if there is none."""
     found = list(values)
     if any(math.isnan(value) for value in found):
         return math.nan
     return max(found, default=None)
+
+
+def quotient(above: float, below: float) -> Value:
+    """Return a ratio; one over zero is not available."""
+    return None if below == 0 else above / below
+
+
+def root(square: float) -> float:
+    """Return the square root; what rounding made negative counts as zero, NaN stays."""
+    return math.sqrt(square) if square > 0 or math.isnan(square) else 0.0
+
+
+def added(sums: list[float], part: Iterable[int]) -> float:
+    """Return the sum over some parameters; not finite where any of them is not."""
+    return sum(sums[number] for number in part)
+
+
+def cosine(numbers: Numbers, names: tuple[str, str, str], part: Iterable[int]) -> Value:
+    """Return the cosine of two vectors from their product and both squares; rounding cannot leave [-1, 1]."""
+    part = tuple(part)
+    product, one, other = (added(numbers[name], part) for name in names)
+    value = quotient(product, root(one) * root(other))
+    return value if value is None or math.isnan(value) else max(-1.0, min(1.0, value))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import numbers as numeric
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.optim import Optimizer
 
 from lbw_policy.diagnostics import nearest
-from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value, largest
+from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value, largest, widest
 
 
 class LearningRate:
@@ -33,6 +34,34 @@ class LearningRate:
 
     def _rates(self) -> list[object]:
         return [group.get("lr") for group in self._optimizer.param_groups]
+
+
+class StepTime:
+    """`step_time`: wall seconds between the last decision and this one; whatever the loop did in between counts."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._last: float | None = None
+        self._passed: float | None = None
+
+    def measure(self, due: Due, _: Packet) -> None:
+        """Read the clock."""
+        if not due.again:
+            now = self._clock()
+            self._passed = None if self._last is None else now - self._last
+            self._last = now
+
+    def values(self, _: Numbers) -> Mapping[str, Value]:
+        """Return the seconds passed."""
+        return {"step_time": self._passed}
+
+    def forget(self) -> None:
+        """Begin anew, after a gap."""
+        self._last = None
+
+
+TELLABLE = frozenset({"grad_norm", "attention_logit_max"})
+"""Measured signals that the loop may tell instead: the norm before its own clip, logits of a kernel of its own."""
 
 
 class Observed:
@@ -61,6 +90,10 @@ class Observed:
         self._values = {}
         return found
 
+    def has(self, name: str) -> bool:
+        """Tell whether a value waits for the coming tick."""
+        return name in self._values
+
     def _known(self, name: str) -> str:
         if name in self._names:
             return name
@@ -73,8 +106,7 @@ class Observed:
 def number(name: str, value: object) -> float | torch.Tensor:
     """Return a value as a number, or as a tensor to be read later; `TypeError` for anything that is not one number."""
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
-        wide = torch.float32 if value.device.type == "mps" else torch.float64
-        return value.detach().reshape(1).to(wide, copy=True)
+        return value.detach().reshape(1).to(widest(value.device), copy=True)
     if not isinstance(value, numeric.Real):
         found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
         raise TypeError(f"expected `{name}` to be a number or a tensor with one real element, found {found}")

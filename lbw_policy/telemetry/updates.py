@@ -2,113 +2,154 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
-from torch.optim import Optimizer
 
 from lbw_policy.errors import StateError
-from lbw_policy.telemetry.layers import Layers
-from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value
-from lbw_policy.telemetry.samples import Sampler, gradient_scale
+from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value, added, cosine, largest, quotient, root
+from lbw_policy.telemetry.samples import Sample, Sampler
+from lbw_policy.telemetry.scopes import Scope, Scopes
 
-MOTION = frozenset({"update_norm", "update_ratio", "curvature"})
+_SIZES = frozenset({"update_norm", "update_ratio", "update_ratio_max"})
+_TURNS = frozenset({"curvature", "overshoot"})
+_MOVES = _SIZES | _TURNS
+_TWO_GRADIENTS = _TURNS | {"grad_agreement"}
+UPDATES = _MOVES | {"grad_agreement", "param_norm"}
 
 
 class Motion:
-    """`param_norm`, `update_norm`, `update_ratio` and `curvature`.
+    """Weights and gradients of this tick beside those of the last one.
 
-    All are sums over a fixed strided sample, each element counted as often as it stands for others.
+    All are sums over a fixed sample, each element counted as often as it stands for others. Weights
+    are compared between the two decisions, so the update is all that happened to them in between.
     The curvature is the secant estimate `(g - g_prev).dw / dw.dw` (the reciprocal of the step
-    length of Barzilai and Borwein, 1988). Ratios with a zero denominator are not available.
+    length of Barzilai and Borwein, 1988). The overshoot puts the slope in the denominator: for
+    gradient descent, preconditioned or not, on a quadratic it is the learning rate times the
+    curvature along the step, which must stay below 2 (Cohen et al., 2021; for Adam, arXiv
+    2506.04805). Both gradients come from different batches: see `docs/signals.md` for what that adds.
+    Ratios with a zero denominator are not available. `scales` gives what this tick's gradients were
+    multiplied by.
     """
 
-    def __init__(self, optimizer: Optimizer, layers: Layers) -> None:
-        self._optimizer = optimizer
-        self._sampler = Sampler(layers.distinct())
-        self._next: frozenset[str] = frozenset()
+    def __init__(
+        self, scales: Callable[[], Iterable[torch.Tensor]], sampler: Sampler, scopes: Scopes, *, ranked: bool = False
+    ) -> None:
+        self._scales = scales
+        self._sampler = sampler
+        self._scopes = scopes.of(UPDATES)
+        self._members = scopes.members
+        self._ranked = ranked
         self._weights: torch.Tensor | None = None
-        self._before: torch.Tensor | None = None
-        self._change: torch.Tensor | None = None
-        self._squares: torch.Tensor | None = None
-        self._gradient: tuple[torch.Tensor, frozenset[int]] | None = None
+        self._gradient: Sample | None = None
+        self._saved: dict[str, list[float]] = {}
+        self.by_layer: dict[str, float] = {}
+        """The latest update ratio of every layer; kept only if it is asked for."""
 
     def measure(self, due: Due, packet: Packet) -> None:
-        """Queue the last update's sums, and sample what the coming update will be compared with."""
-        if due.now & MOTION and self._squares is not None:
-            packet.add("moved", self._squares)
-        self._measure_curvature(due, packet)
-        self._measure_weights(due, packet)
-        self._next, self._before, self._change, self._squares = due.next & MOTION, None, None, None
+        """Queue the sums of what happened since the last tick, and keep what the next tick compares with."""
+        if due.again:
+            return
+        before = self._weights if due.now & _MOVES else None
+        wanted = before is not None or "param_norm" in due.now or due.next & _MOVES
+        weights, change = self._sampler.weights().values if wanted else None, None
+        if weights is not None and before is not None:
+            change = weights - before
+            self._measure_update(before, change, packet)
+        if weights is not None and "param_norm" in due.now:
+            self._add("squares", self._sampler.weighted(weights), weights, packet)
+        self._measure_turn(due, change, packet)
+        self._weights = weights if due.next & _MOVES else None
 
     def values(self, numbers: Numbers) -> Mapping[str, Value]:
         """Return the readings whose two ticks are known."""
-        found: dict[str, Value] = {}
-        if "param_norm" in numbers:
-            found["param_norm"] = math.sqrt(numbers["param_norm"][0])
-        if "moved" in numbers:
-            moved, weight = numbers["moved"]
-            found["update_norm"] = math.sqrt(moved)
-            found["update_ratio"] = _quotient(math.sqrt(moved), math.sqrt(weight))
-            if "turned" in numbers:
-                found["curvature"] = _quotient(numbers["turned"][0], moved)
-        return found
-
-    def before_update(self) -> None:
-        """Remember the sampled weights if the next tick will report on this update."""
-        if self._next:
-            self._before = self._sampler.weights() if self._weights is None else self._weights
-
-    def after_update(self) -> None:
-        """Sum up the update, on the device."""
-        if self._before is None:
-            return
-        self._change = self._sampler.weights() - self._before
-        pair = torch.stack((self._change, self._before))
-        self._squares = (pair.square() * self._sampler.multiplicity).sum(1)
-        self._before = self._weights = None
+        numbers, self._saved = self._saved | dict(numbers), {}
+        if self._ranked and "moved" in numbers:
+            ratios = {name: _ratio(numbers, held) for name, held in self._members.items()}
+            self.by_layer = self.by_layer | {name: ratio for name, ratio in ratios.items() if ratio is not None}
+        found = {scope.key: self._read(scope, numbers) for scope in self._scopes}
+        return {key: value for key, value in found.items() if value is not None}
 
     def forget(self) -> None:
-        """Drop the motion memory: the next tick reports no motion."""
-        self._next = frozenset()
-        self._weights = self._before = self._change = self._squares = self._gradient = None
+        """Drop the memory of the last tick: the next one reports no motion."""
+        self._weights, self._gradient, self._saved = None, None, {}
 
     def state_dict(self) -> dict[str, object]:
-        """Return the last update's sums; the sampled vectors are not kept, so curvature pauses for one tick."""
-        return {"moved": None if self._squares is None else self._squares.tolist()}
+        """Return the last update's sums; sampled vectors are not kept: what needs two gradients pauses for a tick."""
+        if self._weights is None:
+            return {"moved": self._saved.get("moved"), "stood": self._saved.get("stood")}
+        packet = Packet()
+        change = self._sampler.weights("saved").values - self._weights
+        self._measure_update(self._weights, change, packet)
+        return dict(packet.unpack())
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Restore the last update's sums; `StateError` if they are damaged."""
-        moved = state.get("moved")
         self.forget()
-        if moved is None:
+        found = {name: state.get(name) for name in ("moved", "stood")}
+        if all(sums is None for sums in found.values()):
             return
-        if not isinstance(moved, list) or len(moved) != 2 or not all(isinstance(x, float) for x in moved):
-            raise StateError("expected `moved` to be two numbers in the saved telemetry")
-        self._squares = torch.tensor(moved, dtype=torch.float64)
+        for name, sums in found.items():
+            if not isinstance(sums, list) or len(sums) != self._sampler.sums or not _are_numbers(sums):
+                raise StateError(f"expected `{name}` to be {self._sampler.sums} numbers in the saved telemetry")
+            self._saved[name] = list(sums)
 
-    def _measure_curvature(self, due: Due, packet: Packet) -> None:
+    def _measure_update(self, before: torch.Tensor, change: torch.Tensor, packet: Packet) -> None:
+        self._add("moved", self._sampler.weighted(change), change, packet)
+        self._add("stood", self._sampler.weighted(before), before, packet)
+
+    def _measure_turn(self, due: Due, change: torch.Tensor | None, packet: Packet) -> None:
         previous, self._gradient = self._gradient, None
-        if "curvature" not in due.now | due.next:
+        if not (due.now | due.next) & _TWO_GRADIENTS:
             return
-        sample, absent = self._sampler.gradients()
-        scale = gradient_scale(self._optimizer)
-        current = sample if scale is None else sample / scale
-        if previous is not None and self._change is not None:
-            turned = current - previous[0]
-            for number in absent | previous[1]:
-                turned[self._sampler.places(number)] = 0
-            packet.add("turned", (turned * self._change * self._sampler.multiplicity).sum())
-        if "curvature" in due.next:
-            self._gradient = (current, absent)
+        current = self._sampler.gradients()
+        for scale in self._scales():
+            current = Sample(current.values / scale, current.absent)
+        if previous is not None and due.now & _TWO_GRADIENTS:
+            absent = current.absent | previous.absent
+            now, last = (self._sampler.without(one, absent) for one in (current, previous))
+            if change is not None and due.now & _TURNS:
+                self._add("turned", self._sampler.weighted(now - last), change, packet)
+                if "overshoot" in due.now:
+                    self._add("slope", self._sampler.weighted(last), change, packet)
+            if "grad_agreement" in due.now:
+                self._compare(now, last, packet)
+        self._gradient = current if due.next & _TWO_GRADIENTS else None
 
-    def _measure_weights(self, due: Due, packet: Packet) -> None:
-        wanted = "param_norm" in due.now
-        self._weights = self._sampler.weights() if wanted or due.next & MOTION else None
-        if wanted and self._weights is not None:
-            packet.add("param_norm", (self._weights.square() * self._sampler.multiplicity).sum())
+    def _compare(self, now: torch.Tensor, last: torch.Tensor, packet: Packet) -> None:
+        weighted = self._sampler.weighted(now)
+        self._add("agreed", weighted, last, packet)
+        self._add("length", weighted, now, packet)
+        self._add("last length", self._sampler.weighted(last), last, packet)
+
+    def _add(self, name: str, weighted: torch.Tensor, other: torch.Tensor, packet: Packet) -> None:
+        packet.add(name, self._sampler.dot(weighted, other))
+
+    def _read(self, scope: Scope, numbers: Numbers) -> Value:
+        part = scope.parameters if self._sampler.divided else (0,)
+        match scope.source:
+            case "param_norm" if "squares" in numbers:
+                return root(added(numbers["squares"], part))
+            case "update_norm" if "moved" in numbers:
+                return root(added(numbers["moved"], part))
+            case "update_ratio" if "moved" in numbers:
+                return _ratio(numbers, part)
+            case "update_ratio_max" if "moved" in numbers:
+                found = (_ratio(numbers, self._members[name]) for name in scope.layers)
+                return largest(ratio for ratio in found if ratio is not None)
+            case "curvature" if "turned" in numbers:
+                return quotient(added(numbers["turned"], part), added(numbers["moved"], part))
+            case "overshoot" if "slope" in numbers:
+                slope = added(numbers["slope"], part)
+                return None if slope > 0 else quotient(added(numbers["turned"], part), -slope)
+            case "grad_agreement" if "agreed" in numbers:
+                return cosine(numbers, ("agreed", "length", "last length"), part)
+        return None
 
 
-def _quotient(above: float, below: float) -> Value:
-    return None if below == 0 else above / below
+def _ratio(numbers: Numbers, part: Sequence[int]) -> Value:
+    return quotient(root(added(numbers["moved"], part)), root(added(numbers["stood"], part)))
+
+
+def _are_numbers(values: list[object]) -> bool:
+    return all(isinstance(value, float) for value in values)

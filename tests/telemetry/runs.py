@@ -61,9 +61,7 @@ def collector(model: nn.Module, optimizer: optim.Optimizer, *sources: str, every
 def tick(found: Collector, optimizer: optim.Optimizer, number: int) -> Readings:
     """Read, step, and measure the step."""
     readings = found.read(number)
-    found.before_update()
     optimizer.step()
-    found.after_update()
     return readings
 
 
@@ -86,3 +84,24 @@ def only(gradients: list[torch.Tensor | None], *sources: str, optimizer: optim.O
 def norm(tensors: list[torch.Tensor]) -> float:
     """Return the L2 norm of everything, in double precision."""
     return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))
+
+
+class Mixed(nn.Module):
+    """Attention and a mixture of experts: a model that has every signal."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(11, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.router = nn.Linear(width, 3, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+        self.head = nn.Linear(width, 11)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return scores for each token."""
+        query, key, value = (part.unsqueeze(1) for part in self.qkv(self.table(tokens)).chunk(3, -1))
+        seen = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True).squeeze(1)
+        weights = self.router(seen).softmax(-1)
+        mixed = sum(weights[..., n, None] * expert(seen) for n, expert in enumerate(self.experts))
+        return self.head(mixed)

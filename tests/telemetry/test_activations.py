@@ -148,7 +148,7 @@ def test_a_failing_hook_spares_the_forward_pass_and_shows_in_the_reading(monkeyp
     def fail(*_: object) -> None:
         raise RuntimeError("no sample today")
 
-    monkeypatch.setattr("lbw_policy.telemetry.activations._sampled", fail)
+    monkeypatch.setattr("lbw_policy.telemetry.activations._sample_into", fail)
     model(tokens(0))
     with pytest.raises(RuntimeError, match="no sample today"):
         found.read(1)

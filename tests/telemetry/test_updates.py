@@ -4,13 +4,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import Net, backward, collector, norm, tick
 from torch import nn, optim
 
 from lbw_policy.telemetry import Collector, Layers, Plan
-from lbw_policy.telemetry.samples import WEIGHT_SAMPLE, Sampler, stride_for
 
 SOURCES = ("param_norm", "update_norm", "update_ratio", "curvature")
 
@@ -67,49 +66,6 @@ def test_the_curvature_of_a_quadratic_is_its_curvature() -> None:
         assert reading == (None if number == 0 else pytest.approx(7.0, rel=1e-3))
 
 
-@given(numel=st.integers(1, 10**7), most=st.integers(1, 5000))
-def test_a_stride_is_coprime_and_never_samples_too_much(numel: int, most: int) -> None:
-    stride = stride_for(numel, most)
-    assert math.gcd(stride, numel) == 1
-    assert -(-numel // stride) <= most
-
-
-def test_a_sample_sees_every_column_of_a_power_of_two_matrix() -> None:
-    weight = nn.Parameter(torch.arange(512.0).repeat(512, 1))
-    sample = Sampler([weight]).weights()
-    assert sample.numel() <= WEIGHT_SAMPLE
-    assert len(set(sample.tolist())) == 512
-
-
-def test_the_sample_stands_for_every_element() -> None:
-    sampler = Sampler([nn.Parameter(torch.ones(5000)), nn.Parameter(torch.ones(3, 4)), nn.Parameter(torch.ones(0))])
-    assert float(sampler.multiplicity.sum()) == pytest.approx(5012)
-
-
-def test_weights_and_gradients_are_sampled_at_the_same_elements_in_any_layout() -> None:
-    conv = nn.Conv2d(8, 64, 3).to(memory_format=torch.channels_last)
-    conv.weight.grad = conv.weight.detach().clone(memory_format=torch.contiguous_format)
-    assert conv.weight.grad.stride() != conv.weight.stride()
-    sampler = Sampler([conv.weight])
-    assert torch.equal(sampler.weights(), sampler.gradients()[0])
-
-
-def test_a_weight_whose_storage_was_swapped_is_followed() -> None:
-    weight = nn.Parameter(torch.ones(10))
-    sampler = Sampler([weight])
-    weight.data = torch.full((10,), 2.0)
-    assert torch.equal(sampler.weights(), torch.full((10,), 2.0))
-
-
-def test_a_weight_with_holes_in_its_storage_is_sampled_live() -> None:
-    weight = nn.Parameter(torch.arange(12.0).reshape(3, 4)[:, :2])
-    assert not weight.is_contiguous()
-    sampler = Sampler([weight])
-    with torch.no_grad():
-        weight.add_(1)
-    assert sampler.weights().tolist() == [1, 2, 5, 6, 9, 10]
-
-
 def test_nothing_is_known_before_two_ticks_nor_after_forgetting() -> None:
     model = Net()
     optimizer = optim.AdamW(model.parameters())
@@ -132,9 +88,7 @@ def test_forgetting_before_the_update_covers_that_update() -> None:
     backward(model, optimizer, 0)
     found.read(0)
     found.forget()
-    found.before_update()
     optimizer.step()
-    found.after_update()
     assert found.read(1).values["update_norm"] is None
 
 
@@ -210,8 +164,93 @@ def test_scaled_gradients_do_not_scale_the_curvature() -> None:
         weight.grad = 7 * weight.detach() * scale
         optimizer.grad_scale = torch.tensor(scale)
         reading = found.read(number).values["curvature"]
-        found.before_update()
         with torch.no_grad():
             weight.sub_(0.01 * weight.grad / scale)
-        found.after_update()
     assert reading == pytest.approx(7.0, rel=1e-3)
+
+
+def test_a_closure_that_runs_again_and_again_is_one_update() -> None:
+    weight = nn.Parameter(torch.zeros(3))
+    optimizer = optim.SGD([weight], lr=0.1)
+    found = Collector(optimizer, Layers.of(optimizer), Plan({"update_norm": 1, "grad_norm": 1}))
+    seen = []
+    for number in range(3):
+        for _ in range(4):
+            weight.grad = torch.ones(3)
+            seen.append(found.read(number).values)
+            with torch.no_grad():
+                weight += 1.0
+    assert all(values["grad_norm"] == pytest.approx(math.sqrt(3)) for values in seen)
+    assert [values["update_norm"] for values in seen[::4]] == [None, *[pytest.approx(4 * math.sqrt(3))] * 2]
+    assert all(values["update_norm"] is None for number, values in enumerate(seen) if number % 4)
+
+
+class Line(nn.Module):
+    """One parameter after another, for a loss of any shape."""
+
+    def __init__(self, start: list[float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(start))
+
+
+@settings(deadline=None, max_examples=40)
+@given(rate=st.floats(0.01, 3.0), bend=st.floats(0.1, 10.0))
+def test_on_a_quadratic_the_overshoot_is_rate_times_curvature(rate: float, bend: float) -> None:
+    model = Line([1.0, -2.0, 0.5])
+    optimizer = optim.SGD(model.parameters(), lr=rate / bend)
+    found = collector(model, optimizer, "overshoot")
+    for number in range(2):
+        optimizer.zero_grad()
+        (0.5 * bend * model.weight.square().sum()).backward()
+        reading = tick(found, optimizer, number).values["overshoot"]
+    assert reading == pytest.approx(rate, rel=1e-3)
+
+
+def test_preconditioned_or_not_the_overshoot_judges_the_step_that_was_made() -> None:
+    model = Line([1.0, 1.0])
+    optimizer = optim.SGD(model.parameters(), lr=1.0)
+    found = collector(model, optimizer, "overshoot", "curvature")
+    steep = torch.tensor([100.0, 1.0])
+    for number in range(2):
+        optimizer.zero_grad()
+        (0.5 * steep * model.weight.square()).sum().backward()
+        values = found.read(number).values
+        with torch.no_grad():
+            model.weight -= 1.5 * model.weight.grad / steep
+    assert values["overshoot"] == pytest.approx(1.5, rel=1e-4)
+
+
+def test_a_step_against_the_slope_has_no_overshoot() -> None:
+    model = Line([1.0, 1.0])
+    optimizer = optim.SGD(model.parameters(), lr=0.1, maximize=True)
+    found = collector(model, optimizer, "overshoot")
+    for number in range(2):
+        optimizer.zero_grad()
+        model.weight.square().sum().backward()
+        values = tick(found, optimizer, number).values
+    assert values == {"overshoot": None}
+
+
+def test_agreement_is_the_cosine_of_two_gradients_whatever_their_length() -> None:
+    model = Line([1.0, 1.0])
+    optimizer = optim.SGD(model.parameters(), lr=0.0)
+    found = collector(model, optimizer, "grad_agreement")
+    seen = []
+    for number, gradient in enumerate(([1.0, 0.0], [7.0, 0.0], [0.0, 1e-3], [0.0, -5.0], [0.0, 0.0], [1.0, 1.0])):
+        model.weight.grad = torch.tensor(gradient)
+        seen.append(found.read(number).values["grad_agreement"])
+    assert seen == [None, pytest.approx(1.0), pytest.approx(0.0), pytest.approx(-1.0), None, None]
+
+
+def test_the_largest_update_of_a_layer_is_found() -> None:
+    model = Net()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    found = collector(model, optimizer, "update_ratio_max", "update_ratio")
+    backward(model, optimizer, 0)
+    found.read(0)
+    weight = norm([model.hidden.weight, model.hidden.bias])
+    with torch.no_grad():
+        model.hidden.bias += 3.0
+    values = found.read(1).values
+    assert values["update_ratio_max"] == pytest.approx(3 * math.sqrt(32) / weight, rel=1e-4)
+    assert values["update_ratio"] < values["update_ratio_max"]
