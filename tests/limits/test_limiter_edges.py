@@ -112,7 +112,14 @@ def test_what_one_budget_refuses_is_charged_to_none() -> None:
     limiter = Limiter(evolve(LIMITS, clip=Budget(1, 100), intervene=Budget(1, 5)))
     one(limiter, 0, "nudge")
 
-    assert outcomes(limiter, "clip", range(1, 6)) == [REFUSED] * 4 + [GRANTED]
+    assert not one(limiter, 1, "clip").starts
+    assert outcomes(limiter, "clip", range(2, 6)) == [REFUSED] * 3 + [GRANTED]
+
+
+def test_what_no_budget_counts_is_granted_and_tells_nothing_left() -> None:
+    grant = one(Limiter(Limits(scale_lr=ScaleLimit(0.1, 1.0))), 0, "scale_lr")
+
+    assert (grant.outcome, grant.amount, grant.left) == (GRANTED, 0.5, None)
 
 
 def test_the_tightest_budget_is_told() -> None:
@@ -173,14 +180,14 @@ def test_a_rollback_reaches_exactly_as_far_as_the_limit() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "outcome", "restored"),
-    [(5.0, GRANTED, 27), (2.0, REFUSED, None), (1e9, REDUCED, 27), (math.inf, REDUCED, 27), (math.nan, REFUSED, None),
+    [(5.0, GRANTED, 29), (0.0, REFUSED, None), (1e9, REDUCED, 29), (math.inf, REDUCED, 29), (math.nan, REFUSED, None),
      (-5.0, REFUSED, None)],
 )  # fmt: skip
 def test_a_rollback_restores_the_newest_snapshot_within_what_was_asked(
     asked: float, outcome: Outcome, restored: int | None
 ) -> None:
     limiter = at(30)
-    grant = ask(limiter, 0, Request("rollback", "r", asked), situation=Situation((12, 27)))["rollback"]
+    grant = ask(limiter, 0, Request("rollback", "r", asked), situation=Situation((12, 29)))["rollback"]
 
     assert (grant.outcome, grant.amount) == (outcome, restored)
     assert (limiter.progress, limiter.high_water) == ((31, 31) if restored is None else (restored, 30))
@@ -220,7 +227,9 @@ def test_a_clip_shrinks_to_a_finite_norm_and_is_free_where_it_does_not_bind(
     limiter = Limiter(LIMITS)
     grant = ask(limiter, 0, Request("clip", "r", to), situation=Situation(grad_norm=norm))["clip"]
 
+    why = "the norm of the gradients, or the norm asked for, is not a finite number"
     assert (grant.outcome, grant.amount, grant.starts) == (outcome, amount, starts)
+    assert grant.reason == (why if outcome is REFUSED else "" if starts else "the gradients are within the norm")
     assert limiter.state_dict()["budgets"]["clip"] == [0] * starts
 
 
@@ -228,7 +237,20 @@ def test_a_clip_shrinks_to_a_finite_norm_and_is_free_where_it_does_not_bind(
 
 
 def test_a_freeze_ends_at_its_duration_and_is_followed_by_a_pause_of_its_length() -> None:
-    assert outcomes(Limiter(LIMITS), "freeze", range(12)) == ([GRANTED] * 3 + [REFUSED] * 3) * 2
+    found = [one(Limiter(LIMITS), 0, "freeze", 0.0)]
+    limiter = Limiter(LIMITS)
+    found += [one(limiter, tick, "freeze") for tick in range(12)]
+    full, rest = "layers were frozen for 3 steps", "layers rest until step {}"
+
+    assert [grant.outcome for grant in found[1:]] == ([GRANTED] * 3 + [REFUSED] * 3) * 2
+    assert [grant.reason for grant in found[:7]] == [
+        "no share of layers to freeze",
+        "",
+        "",
+        "",
+        full,
+        *[rest.format(6)] * 2,
+    ]
 
 
 def test_a_short_freeze_that_ends_in_a_quiet_tick_is_followed_by_a_short_pause() -> None:
@@ -312,7 +334,7 @@ def test_a_refused_lowering_keeps_the_present_factor_and_none_where_there_is_non
     refused = one(limiter, 3, "scale_lr", 0.2)
 
     assert (first.amount, kept.amount, kept.outcome, kept.starts) == (0.5, 0.5, REDUCED, False)
-    assert kept.reason == "1 per 4 steps are spent"
+    assert (kept.reason, kept.left) == ("1 per 4 steps are spent", 0)
     assert (refused.outcome, refused.amount, limiter.scale) == (REFUSED, None, 1.0)
 
 
@@ -377,7 +399,26 @@ def test_progress_counts_accepted_updates_only() -> None:
     assert (limiter.progress, limiter.high_water) == (2, 2)
 
 
+def test_a_tick_that_halts_charges_nothing_but_its_checkpoint() -> None:
+    limiter = at(5)
+    found = ask(limiter, 0, *(request(action) for action in (*ACTIONS, "checkpoint", "halt")))
+    budgets = limiter.state_dict()["budgets"]
+
+    assert list(found) == ["halt", "checkpoint"]
+    assert {name: ticks for name, ticks in budgets.items() if ticks} == {"checkpoint": [0]}
+    assert (limiter.progress, limiter.in_a_row, limiter.frozen_for, limiter.scale) == (5, 0, 0, 1.0)
+
+
 # Saved states
+
+
+def test_a_fresh_limiter_has_seen_nothing() -> None:
+    names = ("skip", "rollback", "clip", "reset_moments", "checkpoint", "intervene", "boost", "nudge")
+
+    assert Limiter(LIMITS).state_dict() == {
+        "progress": 0, "high_water": 0, "in_a_row": 0, "frozen_for": 0, "rest_until": 0, "last_tick": -1, "scale": 1.0,
+        "budgets": {name: [] for name in names},
+    }  # fmt: skip
 
 
 def worn() -> Limiter:
@@ -414,6 +455,8 @@ def test_a_saved_state_has_every_number_and_a_resumed_limiter_has_it_too() -> No
         {"frozen_for": -1},
         {"rest_until": -1},
         {"last_tick": "4"},
+        {"high_water": 2**53 + 1},
+        {"high_water": 10**400},
         {"scale": 0.0},
         {"scale": 1.5},
         {"scale": math.nan},

@@ -360,6 +360,7 @@ def test_a_level_goes_on_with_what_it_falls_back_to(action: str) -> None:
     name = action.split(maxsplit=1)[0]
 
     assert [[g.request.action for g in turn.granted] for turn in turns] == [[name], [name], [name], [], []]
+    assert run.machine.configuration.started == (0, 0)
 
 
 def test_a_level_entered_again_has_forgotten_what_it_fell_back_to() -> None:
@@ -368,6 +369,28 @@ def test_a_level_entered_again_has_forgotten_what_it_fell_back_to() -> None:
 
     assert [[g.request.action for g in turn.granted] for turn in turns] == [
         ["skip"], [], ["clip"], ["clip"], [], ["skip"], []]  # fmt: skip
+
+
+def test_a_level_entered_again_from_above_has_forgotten_it_too() -> None:
+    rules = """
+    levels normal -> high -> higher
+    level high { enter when a > 0  leave when a < 0  do skip else clip to 2 }
+    level higher { enter when b > 0  leave when b < 1  do checkpoint }
+    """
+    run = session(rules, skip="skip at most 1 in a row, at most 1 per 4 steps")
+    run.limiter._budgets["skip"].spend(0)
+    turns = [tick(run, 4.0, a=a, b=b) for a, b in ((1.0, 0.0), (0.0, 2.0), (0.0, 0.0), (0.0, 0.0), (1.0, 0.0), (0, 0))]
+
+    assert [[g.request.action for g in turn.granted] for turn in turns] == [
+        ["clip"], ["checkpoint", "clip"], ["clip"], ["clip"], ["skip"], []]  # fmt: skip
+
+
+def test_a_level_goes_on_with_its_own_and_with_what_it_falls_back_to() -> None:
+    rule = "do clip to 2  do rollback at most 20 steps else freeze top 10% of layers by grad_norm"
+    run = session(LEVEL % rule)
+    turns = [tick(run, 4.0, a=a) for a in (1.0, 0.0, 0.0)]
+
+    assert [[g.request.action for g in turn.granted] for turn in turns] == [["freeze", "clip"]] * 3
 
 
 def test_what_a_level_repeats_falls_back_each_time() -> None:

@@ -342,16 +342,19 @@ def test_a_level_at_the_top_with_its_factor_at_the_floor_is_resumed() -> None:
 
 
 def test_a_resumed_level_has_its_factors_its_holds_and_its_times() -> None:
-    caution = Level("caution", enter=trigger(), leave=trigger(2, 2), cooldown=9, actions=(ScaleLr(HALF, restore=8),))
+    caution = Level(
+        "caution", enter=trigger(), leave=trigger(2, 2), cooldown=9, actions=(ScaleLr(HALF, restore=8), CLIP)
+    )
     ladder = three(caution, Level("defend", enter=trigger(2, 2), leave=trigger(), actions=(ScaleLr(HALF, restore=4),)))
     (now,) = run(ladder, ticks((T, F, F)))
     now = run(ladder, ticks((T, T, F), (F, T, F)), ladder.scale(now, 1, 0.7))[-1]
     now = run(ladder, ticks((F, F, T), (F, T, T)), ladder.scale(now, 2, 0.5))[-1]
-    now = evolve(now, cooling=(0, 5, 3))
+    now = evolve(ladder.hold(now, 1, CLIP), cooling=(0, 5, 3))
     state = json.loads(json.dumps(ladder.save(now)))
 
     assert (now.level, now.since, now.leaving, now.entering) == (1, 1, 1, (0, 0, 1))
     assert (now.factors, now.restoring) == ((1.0, 0.7, 0.625), (0.0, 0.0, 0.125))
+    assert now.started == (0, 2, 0)
     assert ladder.load(state) == now
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
+from attrs import evolve
 
+from lbw_policy.limits import Request
+from lbw_policy.machine import Session
 from lbw_policy.semantics.ceilings import SCALE_FLOOR
-from tests.machine.sessions import NAN, amounts, decide, requests, session, tick, turns
+from lbw_policy.semantics.expressions import Constant
+from lbw_policy.semantics.policy import Custom
+from tests.machine.sessions import LIMITS, NAN, amounts, decide, requests, session, tick, turns
 
 LEVEL = """
 levels normal -> caution
@@ -153,6 +158,29 @@ def test_requests_bear_the_name_of_the_rule_that_made_them() -> None:
     assert {name: request.rule for name, request in requests(turn).items()} == {
         "skip": "calm-down", "scale_lr": "level caution", "clip": "level caution",
     }  # fmt: skip
+
+
+def test_what_stands_in_for_a_refused_factor_bears_the_name_of_its_level() -> None:
+    run = session(level("do scale_lr by 0.5 else clip to 0.5"), limits=LIMITS.replace("1_000 per 1_000", "1 per 1_000"))
+    run.limiter._budgets["intervene"].spend(0)
+    (turn,) = turns(run, [9.0])
+
+    assert [(grant.request.action, grant.request.rule) for grant in turn.grants] == [
+        ("scale_lr", "level caution"), ("clip", "level caution"),
+    ]  # fmt: skip
+
+
+def test_a_plugins_action_is_asked_for_once_with_the_first_rules_amount() -> None:
+    plain = session("reflex a { when loss > 5 do skip }").policy
+    (reflex,) = plain.reflexes
+    boost, nudge = Custom("boost", Constant(2.0)), Custom("nudge", None)
+    reflexes = (
+        evolve(reflex, actions=(boost, nudge)),
+        evolve(reflex, name="b", actions=(Custom("boost", Constant(3.0)),)),
+    )
+    (turn,) = turns(Session(evolve(plain, reflexes=reflexes)), [9.0])
+
+    assert requests(turn) == {"boost": Request("boost", "reflex a", 2.0), "nudge": Request("nudge", "reflex a", None)}
 
 
 # What the machine makes of the truth

@@ -91,6 +91,17 @@ def test_what_cannot_be_carried_out_is_refused_with_the_reason_and_costs_nothing
     assert (run.limiter.in_a_row, run.limiter.state_dict()["budgets"]["skip"]) == (0, [])
 
 
+def test_a_tick_that_never_decided_ends_as_any_other() -> None:
+    """Where telemetry or the machine failed."""
+    run = seeing(SKIP, "interventions")
+    tick(run, 9.0)
+    run.begin({"loss": 9.0})
+
+    assert run.finish(applied=True) == Upkeep((), take=False)
+    assert (run.tick, run.progress) == (2, 1)
+    assert counted(run, [(1.0, 0.0)]) == [0]
+
+
 def test_every_request_is_answered() -> None:
     run = session(SKIP + BACK + SAVE + "reflex slow { when loss > 5 do scale_lr by 0.5 }\n")
     turn = decide(run, 99.0)
@@ -265,6 +276,15 @@ def test_a_run_resumed_without_snapshots_takes_a_new_one_before_it_rolls_back() 
     assert (second.tick, second.progress, healthy(second)) == (9, 9, ())
     assert "rollback" in refused(decide(second, 99.0))
     assert second.finish(applied=True).take
+
+
+def test_a_run_without_snapshots_is_resumed() -> None:
+    first, second = session(SKIP), session(SKIP)
+    turns(first, [9.0] * 2)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+
+    assert second.state_dict() == first.state_dict()
+    assert granted(turns(second, [9.0] * 2), "skip") == [0]
 
 
 @pytest.mark.parametrize(

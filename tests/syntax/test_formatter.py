@@ -72,7 +72,7 @@ def obeys_the_laws(text: str) -> None:
     assert spelled(formatted) == spelled(text)
     assert formatted.endswith("\n")
     assert "\n\n\n" not in formatted
-    assert not any(line != line.rstrip() for line in formatted.split("\n"))
+    assert not any(line != line.rstrip() for line in formatted.replace("\r\n", "\n").split("\n"))
 
 
 def apart(left: str, right: str) -> bool:
