@@ -19,6 +19,10 @@ def most(budget: p.Budget | None, window: int, at_once: int = 1) -> int:
     return min(window * at_once, whole * budget.count + min(budget.count, rest * at_once))
 
 
+_LOOKS = 1_000
+"""How many lengths of a pause are tried before its bound is taken."""
+
+
 @frozen
 class Allowance:
     """The most that the rules of a policy can be granted in any `window` steps in a row.
@@ -110,14 +114,18 @@ class Allowance:
     def longest_pause(self) -> int | None:
         """Return the most steps in a row without an accepted update, None where nothing bounds them.
 
-        Only an accepted update ends a row of skips, so one stretch has one row, and rollbacks.
+        Only an accepted update ends a row of skips, so one stretch has one row, and rollbacks. It is the least for
+        all limits that need no long look; for others it is a bound all the same.
         """
-        row = self.limits.skip.in_a_row if self.limits.skip and self.allows("skip") else 0
-        length = self._pause(row)
-        while length is not None and self.skips(length) < row:  # the budget ends the row before its limit does
-            row = self.skips(length)
-            length = self._pause(row)
-        return length
+        skip = self.limits.skip
+        row = skip.in_a_row if skip and self.allows("skip") else 0
+        bound, steps = self._pause(row), 1
+        for _ in range(_LOOKS if bound is not None else 0):
+            idle = min(min(row, self.skips(steps)) + self.rollbacks(steps), most(self.limits.intervene, steps))
+            if idle < steps:
+                return steps - 1
+            steps = idle + 1
+        return bound
 
     def _pause(self, row: int) -> int | None:
         """Return the most steps that so many skips, and rollbacks, can fill: the least that any budget allows."""

@@ -35,6 +35,8 @@ _TURNS = {action: (turn if action in _FIRST else turn + 1, "") for turn, action 
 _BUILT_IN = frozenset(ORDER)
 _APART = "rollback apart"
 _COUNTERS = ("progress", "high_water", "in_a_row", "frozen_for", "rest_until")
+# INVARIANT: a float holds every counter exactly, so a distance from one is not rounded.
+_MOST = 2**53
 
 
 class Limiter:
@@ -224,7 +226,7 @@ class Limiter:
     def _load(self, state: dict[str, Any]) -> None:
         parts = saved.record(state, (*_COUNTERS, "last_tick", "scale", "budgets"))
         for name in _COUNTERS:
-            setattr(self, name, saved.natural(parts[name]))
+            setattr(self, name, saved.within(parts[name], _MOST))
         self.last_tick = saved.whole(parts["last_tick"])
         self.scale = saved.finite(parts["scale"])
         if self.progress > self.high_water or not 0.0 < self.scale <= 1.0:

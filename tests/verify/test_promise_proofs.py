@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lbw_policy
@@ -99,6 +99,7 @@ def test_every_promise_is_proved_whatever_the_limits(limits: p.Limits) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(limits=any_limits())
+@example(p.Limits(skip=p.SkipLimit(3, p.Budget(2, 15)), rollback=p.RollbackLimit(1, p.Budget(4, 5))))
 def test_what_is_proved_of_progress_is_what_people_are_told(limits: p.Limits) -> None:
     means, told = Means(limits), guarantees(policy_of(limits))
 
