@@ -152,7 +152,8 @@ def test_calm_leads_back_to_the_calm_level(case: tuple[Ladder, list[Truths]]) ->
     ladder, ticks = case
     now = [ladder.start(), *run(ladder, ticks)][-1]
     quiet = Truths(tuple(None if level.enter is None else F for level in ladder.levels), T)
-    most = sum((level.leave.window if level.leave else level.stay or 0) + 1 for level in ladder.levels)
+    down = sum((level.leave.window if level.leave else level.stay or 0) + 1 for level in ladder.levels)
+    most = down + max(level.enter.window if level.enter else 0 for level in ladder.levels)  # what was true still counts
 
     assert run(ladder, [quiet] * (most + 1), now)[-1].level == 0
 
