@@ -1,22 +1,26 @@
 """What a guard adds to the time of a training step: `python benchmarks/overhead.py`.
 
 Every arm trains its own copy of the same model on the same batches; the arms take turns, block by block.
-Medians over blocks with quartiles, wall and CPU time. A snapshot is too rare for a median to show it: it is
-timed by itself and added, spread over the steps between two. One run prints markdown tables.
-Peers come with `pip install -c constraints.txt -e '.[bench]'`; one that is missing is named.
+Medians over blocks with quartiles, wall and CPU time. Two readings of the same cost: the whole step against
+the unguarded step of the same block, in which the noise of forward and backward pass is; and the part of the
+step between backward and next forward pass, where guard, clip and optimizer work and little noise is, as a
+share of the unguarded step. The second does not see forward hooks, which few ticks have. A snapshot is too rare
+for a median to show it: it is timed by itself and added, spread over the steps between two. One run prints
+markdown tables. Peers come with `pip install -c constraints.txt -e '.[bench]'`; one that is missing is named.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import gc
 import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from attrs import define, field, frozen
@@ -144,6 +148,23 @@ def guarded(policy: str) -> Callable[[nn.Module, bool], Step]:
     return arm
 
 
+def guarded_and_clipped(policy: str) -> Callable[[nn.Module, bool], Step]:
+    """The loop most people have, with a guard that clips for it."""
+
+    def arm(model: nn.Module, fused: bool) -> Step:
+        optimizer = _adamw(model, fused)
+        guard = lbw.attach(optimizer, policy, model=model)
+
+        def step(loss: Tensor) -> None:
+            guard.clip_grad_norm_(1.0)
+            guard.observe(loss=loss)
+            optimizer.step()
+
+        return step
+
+    return arm
+
+
 def zclip(model: nn.Module, fused: bool) -> Step:
     """ZClip with its defaults."""
     from zclip import ZClip
@@ -204,6 +225,7 @@ OURS: dict[str, Callable[[nn.Module, bool], Step]] = {
     "ours: loss and gradient norm": guarded(GRADIENTS),
     "ours: and updates, weights": guarded(UPDATES),
     "ours: `conservative`": guarded("conservative"),
+    "ours: `conservative`, `guard.clip_grad_norm_`": guarded_and_clipped("conservative"),
     "ours: `transformer_pretraining`": guarded("transformer_pretraining"),
 }
 PEERS: dict[str, tuple[str, Callable[[nn.Module, bool], Step]]] = {
@@ -216,10 +238,22 @@ PEERS: dict[str, tuple[str, Callable[[nn.Module, bool], Step]]] = {
 UNGUARDED, CLIPPED = "unguarded", "unguarded, `clip_grad_norm_`"
 
 
-def arms_of(peers: bool) -> dict[str, Callable[[nn.Module, bool], Step]]:
-    """Return every arm that can run here, by name."""
-    found = {UNGUARDED: unguarded, CLIPPED: clipped, **OURS}
-    for name, (package, arm) in PEERS.items() if peers else ():
+def groups_of(arguments: argparse.Namespace) -> Iterator[dict[str, Callable[[nn.Module, bool], Step]]]:
+    """Yield the arms that run together, as many as memory holds, each group beside the plain loops."""
+    for kind in (OURS, {} if arguments.no_peers else _peers()):
+        chosen = [(name, arm) for name, arm in kind.items() if _wanted(name, arguments.arms)]
+        for first in range(0, len(chosen), arguments.together):
+            yield {UNGUARDED: unguarded, CLIPPED: clipped, **dict(chosen[first : first + arguments.together])}
+
+
+def _wanted(name: str, words: Sequence[str]) -> bool:
+    return not words or any(word in name for word in words)
+
+
+@functools.cache
+def _peers() -> dict[str, Callable[[nn.Module, bool], Step]]:
+    found = {}
+    for name, (package, arm) in PEERS.items():
         reason = missing(package)
         if reason:
             print(f"{name}: {reason}")
@@ -230,16 +264,20 @@ def arms_of(peers: bool) -> dict[str, Callable[[nn.Module, bool], Step]]:
 
 # Measuring
 
+SLOW = 10
+"""The presets read what needs forward hooks in every tenth tick."""
+
 
 @define
 class Loop:
     """One arm's training loop on its own copy of the model."""
 
-    bench: Bench
     model: nn.Module
     step: Step
-    seed: int = 0
-    batches: list[tuple[Tensor, Tensor]] = field(factory=list)
+    batches: list[tuple[Tensor, Tensor]]
+    steps: int = 0
+    between: dict[bool, list[float]] = field(factory=lambda: {True: [], False: []})
+    """CPU seconds of steps between the backward and the next forward pass: of every tenth step, and of the others."""
 
     def run(self, count: int) -> None:
         """Train `count` steps, and leave no gradients behind."""
@@ -248,19 +286,28 @@ class Loop:
             loss = _scores(self.model(inputs), targets)
             self.model.zero_grad(set_to_none=True)
             loss.backward()
+            began = time.process_time()
             self.step(loss.detach())
+            self.between[self.steps % SLOW == 0].append(time.process_time() - began)
+            self.steps += 1
         self.model.zero_grad(set_to_none=True)
 
+    def typical(self) -> float:
+        """Return the time between the passes, the ticks that read more weighted by how many there are."""
+        due, rest = (statistics.median(self.between[tenth] or self.between[not tenth]) for tenth in (True, False))
+        return due / SLOW + rest * (1 - 1 / SLOW)
 
-def loops(bench: Bench, chosen: Sequence[str], peers: bool, fused: bool) -> Iterator[tuple[str, Loop]]:
-    """Yield the loops of the arms."""
+
+def loops(bench: Bench, arms: Mapping[str, Callable[[nn.Module, bool], Step]], fused: bool) -> dict[str, Loop]:
+    """Return the loops of the arms, on equal models and batches."""
     torch.manual_seed(0)
     model = bench.build()
     batches = [bench.draw() for _ in range(4)]
-    for name, arm in arms_of(peers).items():
-        if not chosen or any(word in name for word in chosen):
-            own = copy.deepcopy(model)
-            yield name, Loop(bench, own, arm(own, fused), batches=batches)
+    found = {}
+    for name, arm in arms.items():
+        own = copy.deepcopy(model)
+        found[name] = Loop(own, arm(own, fused), batches)
+    return found
 
 
 def snapshot_seconds(bench: Bench) -> float:
@@ -287,40 +334,68 @@ def every(policy: str) -> int | None:
     return schedule.every if schedule else None
 
 
-def table(size: str, bench: Bench, arguments: argparse.Namespace) -> None:
-    """Time one model and print its table."""
-    count, blocks = arguments.steps, arguments.blocks
-    made = dict(loops(bench, arguments.arms, not arguments.no_peers, arguments.fused))
-    parameters = sum(p.numel() for p in next(iter(made.values())).model.parameters())
+@frozen
+class Found:
+    """What one group of arms took: whole steps, and the typical time between the passes."""
+
+    times: dict[str, Times]
+    between: dict[str, float]
+    blocks: int
+
+
+def measured(made: dict[str, Loop], arguments: argparse.Namespace) -> Found:
+    """Time the loops in turns."""
+    count = arguments.steps
     for loop in made.values():
         loop.run(2)  # the optimizer's state comes to be
+    began = time.perf_counter()
+    for loop in made.values():
+        loop.run(count)
+        loop.between = {True: [], False: []}
+    blocks = arguments.blocks or _blocks(arguments.seconds, time.perf_counter() - began)
     arms = [Arm(name, lambda loop=loop: loop.run(count), count) for name, loop in made.items()]  # type: ignore[misc]
     times = in_turns(arms, blocks)
-    made.clear()
-    del arms
-    gc.collect()
-    snapshot = snapshot_seconds(bench)
-    rows = [_row(name, found, times, snapshot) for name, found in times.items()]
+    return Found(times, {name: loop.typical() for name, loop in made.items()}, blocks)
+
+
+def table(size: str, bench: Bench, arguments: argparse.Namespace) -> None:
+    """Time one model and print its table."""
+    snapshot, rows, blocks = snapshot_seconds(bench), dict[str, list[str]](), []
+    for group in groups_of(arguments):
+        made = loops(bench, group, arguments.fused)
+        parameters = sum(p.numel() for p in next(iter(made.values())).model.parameters())
+        found = measured(made, arguments)
+        del made
+        gc.collect()
+        blocks.append(found.blocks)
+        rows = {name: _row(name, found, snapshot) for name in found.times} | rows
     kind = "fused AdamW" if arguments.fused else "AdamW"
-    work = f"{parameters / 1e6:.1f}M parameters, {bench.work}, {kind}"
+    work = f"{parameters / 1e6:.1f}M parameters, {bench.work}, {kind}, {min(blocks)} blocks or more"
     show(
         f"{bench.name} {size}: {work}; a snapshot {snapshot / MS:.3g} ms",
-        ("loop", "ms a step", "CPU ms", "over unguarded", "CPU", "snapshots", "all, over clipping, CPU"),
-        rows,
+        ("loop", "ms a step", "CPU ms", "whole step", "between passes", "snapshots", "all, over clipping"),
+        [rows[name] for name in (UNGUARDED, CLIPPED, *OURS, *PEERS) if name in rows],
     )
 
 
-def _row(name: str, found: Times, times: dict[str, Times], snapshot: float) -> list[str]:
-    base, clip = times.get(UNGUARDED, found), times.get(CLIPPED)
-    extra = _snapshots(name, snapshot)
+def _blocks(seconds: float, block: float) -> int:
+    """Return how many blocks fit into the time, an odd number of at least 5."""
+    return max(5, int(seconds / block) // 2 * 2 + 1)
+
+
+def _row(name: str, found: Found, snapshot: float) -> list[str]:
+    """Return one loop's figures; `all, over clipping` adds up what was found between the passes, and snapshots."""
+    times, base, extra = found.times[name], found.times[UNGUARDED], _snapshots(name, snapshot)
+    step = statistics.median(base.cpu)
+    own, clip = (found.between[one] - found.between[UNGUARDED] for one in (name, CLIPPED))
     return [
         name,
-        found.shown(MS),
-        found.cpu_shown(MS),
-        over(found.wall, base.wall),
-        over(found.cpu, base.cpu),
-        f"{100 * extra / base.median:+.1f} %" if extra else "",
-        over([one + extra for one in found.cpu], clip.cpu) if clip else "",
+        times.shown(MS),
+        times.cpu_shown(MS),
+        over(times.cpu, base.cpu),
+        f"{100 * own / step:+.2f} %",
+        f"{100 * extra / step:+.2f} %" if extra else "",
+        f"{100 * (own + extra - clip) / (step + clip):+.2f} %",
     ]
 
 
@@ -345,15 +420,17 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=[], metavar="WORD", help="only arms whose name holds a word")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--fused", action="store_true", help="fused AdamW instead of the default")
-    parser.add_argument("--blocks", type=int, default=9)
+    parser.add_argument("--blocks", type=int, help="blocks a model; as many as fit into --seconds if left out")
+    parser.add_argument("--seconds", type=float, default=150, help="time for each model (default 150)")
     parser.add_argument("--steps", type=int, default=2, help="steps a block")
+    parser.add_argument("--together", type=int, default=5, help="arms in memory at once, besides two plain ones")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     machine = (
         f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
     )
-    print(f"{machine}; {arguments.threads} thread(s), {arguments.blocks} blocks of {arguments.steps} steps")
+    print(f"{machine}; {arguments.threads} thread(s), blocks of {arguments.steps} steps")
     for size in arguments.sizes:
         for bench in SIZES[size]:
             if bench.name in arguments.models:
