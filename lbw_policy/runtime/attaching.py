@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from attrs import evolve
 from torch import nn
@@ -25,7 +25,8 @@ from lbw_policy.runtime.plugged import Plugged
 from lbw_policy.semantics import Policy, load
 from lbw_policy.telemetry import Collector, Layers, Plan
 
-_attached: WeakKeyDictionary[Optimizer, Guard] = WeakKeyDictionary()
+# A guard holds its optimizer: held here by more than a weak reference, it would keep both for ever.
+_attached: WeakKeyDictionary[Optimizer, ReferenceType[Guard]] = WeakKeyDictionary()
 
 
 def attach(  # noqa: PLR0913 - the public door; all but two are keywords with defaults
@@ -85,7 +86,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     parts.risks.update({risk.name: RiskModel(risk, seed) for risk in policy.risks})
     guard = Guard(parts, mode)
     guard.hooks = Hooks(inner, guard)
-    _attached[inner] = guard
+    _attached[inner] = ref(guard)
     return guard
 
 
@@ -119,5 +120,6 @@ def _check_call(optimizer: Optimizer, mode: str) -> None:
     if mode not in ("act", "shadow"):
         raise AttachError(f"expected mode `act` or `shadow`, found `{mode}`")
     known = _attached.get(optimizer)
-    if known is not None and known.hooks is not None:
+    guard = known() if known else None
+    if guard is not None and guard.hooks is not None:
         raise AttachError("the optimizer is guarded already; call `detach()` on its guard first")
