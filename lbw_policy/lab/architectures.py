@@ -17,7 +17,6 @@ from lbw_policy.lab.tasks import Task
 from lbw_policy.lab.text import Text, library_prose, library_text
 from lbw_policy.lab.trouble import ATTENTION, ROUTER, SECOND_MOMENTS, Fault
 
-
 _SPREAD = 0.1
 """GPT-2's 0.02 at a width of 768, carried over to one of 32 by the root of the widths."""
 
