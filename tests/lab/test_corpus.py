@@ -163,6 +163,18 @@ def test_more_runs_and_other_architectures_can_be_added_by_any_number_of_process
     assert {run.architecture for run in runs} == {"mlp", "cnn"}
 
 
+def test_two_calls_at_once_lose_nothing(tmp_path: Path) -> None:
+    out, others = tmp_path / "both", iter(["mlp"])
+
+    def meanwhile(_: CorpusRun) -> None:
+        for name in others:
+            _make(_order(out, 20, only=frozenset({name})))
+
+    generate(_order(out, 20, only=frozenset({"cnn"})), lambda *_: None, meanwhile)
+    _make(_order(tmp_path / "once", 20))
+    assert _bytes(out) == _bytes(tmp_path / "once")
+
+
 def test_the_manifest_says_what_the_run_was(tmp_path: Path) -> None:
     runs = _make(_order(tmp_path, 20))
     planned = {run.id: run for run in _order(tmp_path, 20).planned()}
