@@ -55,7 +55,7 @@ KEYWORDS: Mapping[str, str] = {
     "no": "the test expects that it never happens",
     "noise": "readings drawn around a mean in a test: `noise(1.0, 0.1, seed 3)`",
     "not": "the opposite; the opposite of unknown is unknown",
-    "of": "part of `for 3 of 5 steps` and `10% of layers`",
+    "of": "the group of layers a signal is taken over; part of `for 3 of 5 steps` and `10% of layers`",
     "on": "part of `on failure continue | halt`",
     "or": "true where either is true; an unknown part makes the whole unknown, unless the other part is true",
     "over": "the steps over which the learning rate comes back",

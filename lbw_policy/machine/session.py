@@ -160,6 +160,6 @@ def _count(turn: Turn | None) -> dict[str, int]:
 
 
 def by_signal(policy: p.Policy, tick: int, readings: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return readings named by source under the names of the policy's signals that are due at this tick."""
+    """Return readings named by source and group under the names of the policy's signals that are due at this tick."""
     get = readings.get
-    return {signal.name: get(signal.source) for signal in policy.signals if not tick % signal.every}
+    return {signal.name: get(signal.key) for signal in policy.signals if not tick % signal.every}

@@ -67,19 +67,20 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
         policy = load(policy)
     _check_call(inner, mode)
     layers = Layers.of(inner, model)
-    check_fit(policy, inner, layers, checkpoint)
+    groups = match_groups(policy, layers)
+    check_fit(policy, inner, layers, groups, checkpoint)
     extras = {"scheduler": scheduler, "scaler": scaler, "ema": ema, "rng": Generators() if rng else None}
     present = {name: extra for name, extra in extras.items() if extra is not None}
     given = Given(
         snapshots=Snapshots(inner, model, present, snapshots) if SnapshotSchedule.of(policy) else None,
         scheduled="scheduler" in present,
-        groups=match_groups(policy, layers),
+        groups=groups,
         checkpoint=checkpoint,
     )
     if given.snapshots and mode == "act":
         _reserve(given.snapshots)
     plugged = Plugged(policy, inner, model)
-    plan = evolve(plan_for(policy, model), plugins=plugged.measures, groups=given.groups)
+    plan = evolve(plan_for(policy, model), plugins=plugged.measures, groups=groups)
     parts = _parts(policy, inner, layers, given, plan)
     parts.plugged = plugged
     parts.risks.update({risk.name: RiskModel(risk, seed) for risk in policy.risks})

@@ -15,7 +15,10 @@ _SLOW = 10
 
 
 def cadence(policy: p.Policy) -> dict[str, int]:
-    """Return every built-in source to read and the ticks between two readings of it: a tick reads what divides it."""
+    """Return every built-in source to read and the ticks between two readings of it: a tick reads what divides it.
+
+    One that is taken over a group of layers is named with it: `grad_norm of experts`.
+    """
     every: dict[str, int] = {"loss": 1}
     for source, ticks in _wanted(policy):
         every[source] = math.gcd(every.get(source, ticks), ticks)
@@ -34,7 +37,7 @@ def clips_layers(policy: p.Policy) -> bool:
 
 def _wanted(policy: p.Policy) -> Iterator[tuple[str, int]]:
     measured = (signal for signal in policy.signals if not signal.observed and signal.source not in EVENTS)
-    yield from ((signal.source, signal.every) for signal in measured)
+    yield from ((signal.key, signal.every) for signal in measured)
     if clips(policy):
         yield "grad_norm", 1
     if clips_layers(policy):

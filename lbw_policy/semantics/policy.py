@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from lbw_policy.diagnostics import Diagnostic
 from lbw_policy.semantics.expressions import Condition, Expression, Number
+from lbw_policy.semantics.signals import key
 
 if TYPE_CHECKING:
     from lbw_policy.semantics.trial import Trial
@@ -36,13 +37,22 @@ class Missing:
 
 @frozen
 class Signal:
-    """A named reading: `source` is a built-in signal's name, or the user's own where `observed`."""
+    """A named reading: `source` is a built-in signal's name, or the user's own where `observed`.
+
+    `group` names the layer group it is taken over, "" for all layers.
+    """
 
     name: str
     source: str
     observed: bool = False
     every: int = 1
     missing: Missing = Missing()
+    group: str = ""
+
+    @property
+    def key(self) -> str:
+        """What its readings are called: its source, and the group that this is taken over."""
+        return key(self.source, self.group)
 
 
 @frozen

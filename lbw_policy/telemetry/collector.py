@@ -9,9 +9,9 @@ import torch
 from torch.optim import Optimizer
 
 from lbw_policy.errors import StateError
+from lbw_policy.semantics.signals import source_of
 from lbw_policy.telemetry.layers import Layers
 from lbw_policy.telemetry.readings import Due, Packet, Plan, Readings, Value
-from lbw_policy.telemetry.scopes import source_of
 from lbw_policy.telemetry.sources import by_layer, sources_for
 
 _LAYER_EVERY = 10

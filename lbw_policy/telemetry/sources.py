@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from attrs import define, field
 from torch.optim import Optimizer
 
 from lbw_policy.errors import AttachError
-from lbw_policy.semantics.signals import LAYER_STATISTICS, SIGNALS, Need
+from lbw_policy.semantics.signals import LAYER_STATISTICS, SIGNALS, Need, group_of, source_of
 from lbw_policy.telemetry import moments
 from lbw_policy.telemetry.activations import ACTIVATIONS, Activations
 from lbw_policy.telemetry.attention import ATTENTION, AttentionLogits
@@ -23,7 +23,7 @@ from lbw_policy.telemetry.plugged import Plugged
 from lbw_policy.telemetry.readings import Plan, Source
 from lbw_policy.telemetry.routers import ROUTER_NAMES, ROUTERS, Routers, routers_of
 from lbw_policy.telemetry.samples import Sampler, gradient_scale
-from lbw_policy.telemetry.scopes import Scopes, group_of, source_of
+from lbw_policy.telemetry.scopes import Scopes, inside
 from lbw_policy.telemetry.told import TELLABLE, LearningRate, Observed, StepTime
 from lbw_policy.telemetry.updates import UPDATES, Motion
 
@@ -76,14 +76,25 @@ def sources_for(optimizer: Optimizer, layers: Layers, plan: Plan) -> Sources:
     return found
 
 
-def lacking(source: str, optimizer: Optimizer, layers: Layers) -> str | None:
-    """Return what a built-in source needs and this run does not have, or None."""
+def lacking(source: str, optimizer: Optimizer, layers: Layers, group: frozenset[str] | None = None) -> str | None:
+    """Return what a built-in source needs and this run, or the group of layers it is taken over, does not have."""
     if SIGNALS[source].need is Need.MODEL and layers.model is None:
         return "the model: attach with `model=`"
-    if source in ROUTERS and layers.model is not None and not routers_of(layers.model):
-        names = ", ".join(f"`{name}`" for name in ROUTER_NAMES)
-        return f"a router: no module of the model is called {names} and has a weight with one row for each expert"
+    if source in ROUTERS and layers.model is not None:
+        return _no_router(routers_of(layers.model), group)
+    if source in ACTIVATIONS and group is not None and not group & set(layers.modules):
+        return "a module: no layer of the group is one, so there are no outputs to sample"
     return moments.lacks(optimizer, source) if source in MOMENTS else None
+
+
+def _no_router(routers: Collection[str], group: frozenset[str] | None) -> str | None:
+    names = ", ".join(f"`{name}`" for name in ROUTER_NAMES)
+    if not routers:
+        return f"a router: no module of the model is called {names} and has a weight with one row for each expert"
+    if group is not None and not inside(group, routers):
+        known = ", ".join(f"`{name}`" for name in list(routers)[:3])
+        return f"a router: none of the model's ({known}) is a layer of the group, or holds one"
+    return None
 
 
 def _add_sampled(found: Sources, asked: frozenset[str], of: tuple[Optimizer, Layers, Plan, Scopes]) -> None:
@@ -130,10 +141,11 @@ def _check(plan: Plan, optimizer: Optimizer, layers: Layers) -> None:
             raise ValueError(f"expected `{key}` every 1 tick or more, found {every}")
     if plan.layer_statistics - set(LAYER_STATISTICS):
         raise ValueError(f"layers have no statistic `{min(plan.layer_statistics - set(LAYER_STATISTICS))}`")
-    for source in sorted({source_of(key) for key in plan.every} | plan.layer_statistics):
-        missing = lacking(source, optimizer, layers) if source in SIGNALS else None
+    for key in sorted(plan.layer_statistics | set(plan.every)):
+        source = source_of(key)
+        missing = lacking(source, optimizer, layers, plan.groups.get(group_of(key))) if source in SIGNALS else None
         if missing:
-            raise AttachError(f"the signal `{source}` needs {missing}")
+            raise AttachError(f"the signal `{key}` needs {missing}")
     clash = plan.observed & {name for name in plan.every if not _told(name)}
     if clash:
         raise AttachError(f"`{min(clash)}` is measured by telemetry: observe it under another name")
