@@ -30,6 +30,7 @@ _LIMITS = (
     "reset_moments at most 1 per 1_000 steps",
     "checkpoint at most 3 per 1_000 steps",
     "intervene at most 150 per 1_000 steps",
+    "overhead at most 2%",
 )
 _NO_EXCEPTION, _EXCEPTION = "", ' except "*.c"'
 _NOTES = ("", "", '@why("drawn") ', '@why("so") @id("{}") ')

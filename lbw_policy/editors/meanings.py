@@ -58,6 +58,7 @@ KEYWORDS: Mapping[str, str] = {
     "of": "the group of layers a signal is taken over; part of `for 3 of 5 steps` and `10% of layers`",
     "on": "part of `on failure continue | halt`",
     "or": "true where either is true; an unknown part makes the whole unknown, unless the other part is true",
+    "overhead": "the most of a step's time that the guard itself may take; beyond, it thins its own sampling",
     "over": "the steps over which the learning rate comes back",
     "param": "a number a user may set when attaching, inside its range",
     "per": "the sliding window of a budget: `at most 3 per 1_000 steps`",

@@ -18,5 +18,7 @@ TIMER = 1_000_000
 """The longest cooldown, stay, restore or quarantine, in steps."""
 CHAIN = 4
 """The most actions of one `do`, fallbacks included."""
+OVERHEAD = (0.001, 1.0)
+"""The least and the most overhead a policy may set: below a thousandth of a step nothing is left to thin."""
 MEMORY = 2_000_000
 """The most samples all windows of a policy may hold together."""

@@ -166,6 +166,10 @@ ACTION_NAMES: Mapping[type, str] = {
 """The built-in actions; `name_of` knows those of plugins too."""
 
 
+NO_ACTION = frozenset({"intervene", "overhead"})
+"""The lines of `limits` that name no action."""
+
+
 def name_of(action: Action) -> str:
     """Return the name an action is written and limited by."""
     return action.name if isinstance(action, Custom) else ACTION_NAMES[type(action)]
@@ -302,7 +306,11 @@ class CustomLimit:
 
 @frozen
 class Limits:
-    """What may be granted at most; None means that the action is not allowed at all."""
+    """What may be granted at most; None means that the action is not allowed at all.
+
+    `overhead` bounds no action: it is the most of a step's time that the guard itself may take, None where it does
+    not look after that.
+    """
 
     scale_lr: ScaleLimit | None = None
     skip: SkipLimit | None = None
@@ -312,6 +320,7 @@ class Limits:
     reset_moments: Budget | None = None
     checkpoint: Budget | None = None
     intervene: Budget | None = None
+    overhead: float | None = None
     halt: bool = True
     custom: tuple[CustomLimit, ...] = ()
 

@@ -242,6 +242,9 @@ class TreeBuilder(TestBuilder):
     def limit_intervene(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
         return self._limit("intervene", meta, children)
 
+    def limit_overhead(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
+        return self._limit("overhead", meta, children)
+
     # Statements
 
     def note(self, meta: Meta, children: Sequence[Token]) -> nodes.Note:
