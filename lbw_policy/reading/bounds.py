@@ -34,9 +34,9 @@ def limits(before: p.Limits, after: p.Limits) -> Iterator[Difference]:
 def _overhead(old: float | None, new: float | None) -> Iterator[Difference]:
     """No limit is no bound at all."""
     if old != new:
-        spelt_out = (None if one is None else f"at most {share(one)} of a step" for one in (old, new))
+        before, after = (None if one is None else f"at most {share(one)} of a step" for one in (old, new))
         direction = wider(math.inf if old is None else old, math.inf if new is None else new)
-        yield Difference("limits", "overhead", *spelt_out, direction)
+        yield Difference("limits", "overhead", before, after, direction)
 
 
 def _named(before: Sequence[object], after: Sequence[object]) -> Iterator[Difference]:

@@ -8,22 +8,27 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from attrs import evolve
+from torch import distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
 from lbw_policy.actions import Generators, Snapshots
 from lbw_policy.errors import AttachError
 from lbw_policy.machine import Session
-from lbw_policy.machine.schedule import SnapshotSchedule
+from lbw_policy.machine.schedule import SnapshotSchedule, slack
 from lbw_policy.record import Ledger, log
 from lbw_policy.risk import RiskModel
+from lbw_policy.runtime.cadence import wants
 from lbw_policy.runtime.effects import Effects, Given
 from lbw_policy.runtime.fit import check_fit, match_groups, plan_for
 from lbw_policy.runtime.guard import Guard, Parts
 from lbw_policy.runtime.hooks import Hooks
+from lbw_policy.runtime.meter import Meter
+from lbw_policy.runtime.pacing import Pace
 from lbw_policy.runtime.plugged import Plugged
+from lbw_policy.runtime.thinning import Thinning
 from lbw_policy.semantics import Policy, load
-from lbw_policy.telemetry import Collector, Layers, Plan
+from lbw_policy.telemetry import Collector, Layers, Plan, Stopwatch
 
 _attached: WeakKeyDictionary[Optimizer, Guard] = WeakKeyDictionary()
 
@@ -91,14 +96,28 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
 
 
 def _parts(policy: Policy, optimizer: Optimizer, layers: Layers, given: Given, plan: Plan) -> Parts:
+    watch = Stopwatch() if policy.limits.overhead else None
+    session = Session(policy)
     return Parts(
         policy=policy,
-        collector=Collector(optimizer, layers, plan),
+        collector=Collector(optimizer, layers, plan, watch),
         risks={},
-        session=Session(policy),
+        session=session,
         effects=Effects(optimizer, layers, given),
         ledger=Ledger(),
+        thinning=_thinning(policy, session, plan, watch) if watch else None,
     )
+
+
+def _thinning(policy: Policy, session: Session, plan: Plan, watch: Stopwatch) -> Thinning:
+    pace, bound = Pace(wants(policy), ranks=bool(plan.layer_statistics - set(plan.every))), slack(policy)
+    longest = bound.every if bound else 0
+    return Thinning(policy.limits.overhead or 1.0, pace, Meter(watch), session.schedule, longest, _is_alone)
+
+
+def _is_alone() -> bool:
+    """Tell whether this process trains by itself."""
+    return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
 
 
 def _reserve(snapshots: Snapshots) -> None:

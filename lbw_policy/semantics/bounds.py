@@ -86,7 +86,7 @@ def _scale(report: Report, literals: Literals, entry: nodes.Limit) -> p.ScaleLim
 
 
 def _overhead(report: Report, entry: nodes.Limit) -> float:
-    node, (low, high) = _number(entry), ceilings.OVERHEAD
+    node, low, high = _number(entry), ceilings.OVERHEAD_FLOOR, ceilings.OVERHEAD
     if not node.percent:
         written = f"{node.value:g} steps" if node.steps else f"{node.value:g}"
         meant = 100 * node.value if not node.steps and low <= node.value < high else 2.0

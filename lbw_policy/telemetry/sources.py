@@ -24,6 +24,7 @@ from lbw_policy.telemetry.readings import Plan, Source
 from lbw_policy.telemetry.routers import ROUTER_NAMES, ROUTERS, Routers, routers_of
 from lbw_policy.telemetry.samples import Sampler, gradient_scale
 from lbw_policy.telemetry.scopes import Scopes, inside
+from lbw_policy.telemetry.stopwatch import Stopwatch, Timed, as_it_is
 from lbw_policy.telemetry.told import TELLABLE, LearningRate, Observed, StepTime
 from lbw_policy.telemetry.updates import UPDATES, Motion
 
@@ -55,7 +56,7 @@ class Sources:
         yield from (source for source in last if source is not None)
 
 
-def sources_for(optimizer: Optimizer, layers: Layers, plan: Plan) -> Sources:
+def sources_for(optimizer: Optimizer, layers: Layers, plan: Plan, watch: Stopwatch | None = None) -> Sources:
     """Return the sources of a plan; `AttachError` or `ValueError` if one of its signals cannot be measured here."""
     _check(plan, optimizer, layers)
     asked = frozenset(source_of(key) for key in plan.every) | plan.layer_statistics
@@ -68,7 +69,7 @@ def sources_for(optimizer: Optimizer, layers: Layers, plan: Plan) -> Sources:
         step_time=StepTime() if "step_time" in asked else None,
     )
     _add_sampled(found, asked, (optimizer, layers, plan, scopes))
-    _add_hooked(found, asked, layers, scopes)
+    _add_hooked(found, asked, (layers, scopes), watch.timed if watch else as_it_is)
     if "nonfinite_params" in asked:
         found.others.append(WeightCheck(layers, scopes))
     if "lr" in asked:
@@ -119,13 +120,14 @@ def _scales(optimizer: Optimizer, gradients: GradientNorms) -> tuple[torch.Tenso
     return tuple(scale for scale in found if scale is not None)
 
 
-def _add_hooked(found: Sources, asked: frozenset[str], layers: Layers, scopes: Scopes) -> None:
+def _add_hooked(found: Sources, asked: frozenset[str], of: tuple[Layers, Scopes], timed: Timed) -> None:
+    layers, scopes = of
     if asked & ACTIVATIONS:
-        found.activations = Activations(layers.modules, scopes)
+        found.activations = Activations(layers.modules, scopes, timed)
     if layers.model is not None and asked & ATTENTION:
-        found.attention = AttentionLogits(layers.model)
+        found.attention = AttentionLogits(layers.model, timed)
     if layers.model is not None and asked & ROUTERS:
-        found.routers = Routers(routers_of(layers.model), scopes)
+        found.routers = Routers(routers_of(layers.model), scopes, timed)
     if asked & HESSIAN:
         found.hessian = Hessian(layers.distinct())
 
