@@ -182,6 +182,8 @@ def test_dots_offer_parts() -> None:
         ("limits { rollback at most 9 steps back, at most 3 per 9 steps, at least 3 steps ", {"apart"}),
         ("alert a ", {"info", "warning", "critical"}),
         ("levels normal -> ", {"caution"}),
+        ("limits { ", {"skip", "intervene", "overhead"}),
+        ("limits { overhead ", {"at"}),
         ("signal s = telemetry.grad_norm ", {"of"}),
         ('layers experts = "*.experts.*"\nsignal s = telemetry.grad_norm of ', {"experts"}),
         ("level ", {"caution", "normal"}),
