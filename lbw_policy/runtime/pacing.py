@@ -41,19 +41,22 @@ class Pace:
         """Go over to the factor where this tick allows it, before anything is read; tell whether anything changed."""
         changed, self.ranking = self.ranks and self.ranking != self.factor, self.factor
         for place, (want, now) in enumerate(zip(self.wants, self._now, strict=True)):
-            goal = self._goal(want)
+            goal = self._goal(want, self.factor)
             if goal > now or (goal < now and tick % (want.every * now) == 0):
                 self._now[place], changed = goal, True
         return changed
 
-    def _goal(self, want: Want) -> int:
-        return 1 if want.key in self._told else min(self.factor, want.most)
+    def _goal(self, want: Want, factor: int) -> int:
+        return 1 if want.key in self._told else min(factor, want.most)
 
     @property
     def can_thin(self) -> bool:
-        """Whether a greater factor would thin anything."""
-        open_ = self.ranks or any(want.most > self.factor and want.key not in self._told for want in self.wants)
-        return self.factor < FACTORS[-1] and open_
+        """Whether some greater factor would thin anything."""
+        at_most, present = (
+            together(self.wants, [self._goal(want, factor) for want in self.wants])
+            for factor in (FACTORS[-1], self.factor)
+        )
+        return self.factor < FACTORS[-1] and (self.ranks or at_most != present)
 
     @property
     def every(self) -> dict[str, int]:

@@ -293,7 +293,7 @@ def test_one_of_several_processes_measures_and_does_not_thin() -> None:
 
 
 def test_what_the_loop_does_between_two_steps_is_not_the_guards() -> None:
-    """Nor is what the user does in a step that fails: the time until the next one is a gap."""
+    """An evaluation now and then makes no step longer: the median is of those between."""
     run = Run({"grad_norm": 0.01})
     for step in range(200):
         run.clock.now += 60.0 if step % 20 == 0 else 0.0
