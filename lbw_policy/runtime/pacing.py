@@ -28,6 +28,8 @@ class Pace:
     """The factor of what only ranks layers."""
     _now: list[int] = field(init=False)
     _told: set[str] = field(init=False, factory=set)
+    _settled: tuple[int, int] = field(init=False, default=(1, 0))
+    """The factor that all wants have, and how many sources were told then; only another one is anything to do."""
 
     @_now.default
     def _whole(self) -> list[int]:
@@ -39,11 +41,16 @@ class Pace:
 
     def turn(self, tick: int) -> bool:
         """Go over to the factor where this tick allows it, before anything is read; tell whether anything changed."""
+        asked = (self.factor, len(self._told))
+        if self._settled == asked:
+            return False
         changed, self.ranking = self.ranks and self.ranking != self.factor, self.factor
         for place, (want, now) in enumerate(zip(self.wants, self._now, strict=True)):
             goal = self._goal(want, self.factor)
             if goal > now or (goal < now and tick % (want.every * now) == 0):
                 self._now[place], changed = goal, True
+        if self._now == [self._goal(want, self.factor) for want in self.wants]:
+            self._settled = asked
         return changed
 
     def _goal(self, want: Want, factor: int) -> int:
@@ -82,7 +89,7 @@ class Pace:
             raise StateError("expected factors that this policy allows in the saved pace")
         self.factor = self.ranking = saved.whole(parts["factor"])
         self._told = told
-        self._now = [saved.whole(one) for one in now]
+        self._now, self._settled = [saved.whole(one) for one in now], (0, 0)
 
 
 def _is_factor(value: object, most: int) -> bool:
