@@ -34,6 +34,13 @@ def within(value: object, most: int) -> int:
     return found
 
 
+def truth(value: object) -> bool:
+    """Return a saved truth value, or raise `StateError`."""
+    if not isinstance(value, bool):
+        raise StateError(f"expected true or false in the saved state, found `{type(value).__name__}`")
+    return value
+
+
 def items(value: object, at_most: int | None = None) -> list[object]:
     """Return a saved list of no more than `at_most` items, or raise `StateError`."""
     if not isinstance(value, list):

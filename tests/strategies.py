@@ -200,6 +200,7 @@ def limit_sets(draw: st.DrawFn) -> Limits:
         reset_moments=draw(st.none() | budgets()),
         checkpoint=draw(st.none() | budgets()),
         intervene=draw(st.none() | budgets()),
+        overhead=draw(st.none() | st.sampled_from((0.001, 0.02, 1.0))),
         custom=tuple(draw(st.lists(custom_limits(), max_size=2, unique_by=lambda limit: limit.name))),
     )
 

@@ -235,6 +235,34 @@ def test_a_column_that_feeds_one_signal_is_not_taken_for_another_source() -> Non
     assert binding.signals["loss"] == "loss"
 
 
+def test_a_signal_over_a_group_has_a_column_of_its_own() -> None:
+    """The column of the whole does not stand for that of a group, nor the other way round."""
+    text = TWO.replace(
+        "signal step = telemetry.update_ratio", 'layers a = "a.*"\nsignal step = telemetry.grad_norm of a'
+    )
+    names = ("loss", "temperature", "grad_norm")
+
+    assert _bound(text, *names, "grad_norm of a").signals["step"] == "grad_norm of a"
+    assert _bound(text, *names, "step").signals["step"] == "step"
+    with pytest.raises(TraceError, match="no column `grad_norm of a` or `step`, which signal `step` reads"):
+        _bound(text, *names)
+    clips = text.replace(
+        "alert", "reflex r { when loss > 9 do clip to 1 }\nlimits { clip at most 1 per 9 steps }\nalert"
+    )
+    with pytest.raises(TraceError, match="no column `grad_norm`, which `clip` needs"):
+        _bound(clips, "loss", "temperature", "grad_norm of a")
+
+
+def test_a_column_of_a_group_is_read_as_it_is_due(tmp_path: Path) -> None:
+    text = TWO.replace("signal step = telemetry.update_ratio",
+                       'layers a = "a.*"\nsignal step = telemetry.grad_norm of a { every 2 steps }')  # fmt: skip
+    rows: list[Row] = [{"loss": 1.0, "temperature": 1.0, "grad_norm of a": float(tick)} for tick in range(4)]
+    policy = lbw.load(text)
+    trace, binding = _opened(policy, _save(tmp_path / "a.csv", rows))
+
+    assert [values["step"] for values, _ in readings(policy, trace, binding)] == [0.0, None, 2.0, None]
+
+
 def test_clip_needs_the_gradient_norm() -> None:
     text = TWO.replace("alert", "reflex r { when loss > 9 do clip to 1 }\nlimits { clip at most 1 per 9 steps }\nalert")
     with pytest.raises(TraceError, match=r"no column `grad_norm`, which `clip` needs; did you mean `grad_nrm`\?"):

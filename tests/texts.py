@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lbw_policy.semantics import load
 from lbw_policy.semantics.policy import Policy
+from lbw_policy.semantics.signals import SIGNALS
 
 _WORDS_AS_NAMES = ("skip", "most", "top", "steps", "of", "by", "row", "model", "hold", "lbw", "clip", "halt", "false")
 _UNITS_OF = {
@@ -19,6 +20,7 @@ _UNITS_OF = {
     "telemetry.nonfinite_params": "count",
     "observed.router_spread": "number",
 }
+_GROUPED = tuple(f"telemetry.{name}" for name, kind in SIGNALS.items() if kind.grouped)
 _LIMITS = (
     "scale_lr within [0.05, 1]",
     "skip at most 8 in a row, at most 40 per 1_000 steps",
@@ -28,6 +30,7 @@ _LIMITS = (
     "reset_moments at most 1 per 1_000 steps",
     "checkpoint at most 3 per 1_000 steps",
     "intervene at most 150 per 1_000 steps",
+    "overhead at most 2%",
 )
 _NO_EXCEPTION, _EXCEPTION = "", ' except "*.c"'
 _NOTES = ("", "", '@why("drawn") ', '@why("so") @id("{}") ')
@@ -169,17 +172,18 @@ def _declarations(names: _Names) -> list[str]:
         else:
             names.ratios.append(f"2 * {name}")
             lines.append(f"param {name} : {names.pick('ratio', 'probability')} in [0, 1] = {names.pick('0.5', '50%')}")
+    for _ in range(names.draw(st.integers(0, 1))):
+        name = names.new()
+        names.groups.append(name)
+        lines.append(f'layers {name} = "*.a.*", "b"{names.pick(_NO_EXCEPTION, _EXCEPTION)}')
     sources = names.draw(st.lists(st.sampled_from(sorted(_UNITS_OF)), min_size=1, max_size=4))
     for source in sources:
         name = names.new()
         names.numbers.setdefault(_UNITS_OF[source], []).append(name)
         clauses = names.pick("", " { every 2 steps }", " { missing skip }", " { every 4 steps  missing hold 20 steps }",
                              " { missing unsafe  every 1 step }", " { }")  # fmt: skip
-        lines.append(f"signal {name} = {source}{clauses}")
-    for _ in range(names.draw(st.integers(0, 1))):
-        name = names.new()
-        names.groups.append(name)
-        lines.append(f'layers {name} = "*.a.*", "b"{names.pick(_NO_EXCEPTION, _EXCEPTION)}')
+        over = names.pick("", *(f" of {group}" for group in names.groups)) if source in _GROUPED else ""
+        lines.append(f"signal {name} = {source}{over}{clauses}")
     return lines
 
 

@@ -193,6 +193,9 @@ def _rest(policy: p.Policy, allowed: Allowance) -> Iterator[Line]:
     halts, fails = allowed.allows("halt"), policy.on_failure == "halt"
     words = "if a rule says so" if halts else "if the guard itself fails"
     yield Line("stops the run", halts or fails, "", words, (), not (halts or fails))
+    most = policy.limits.overhead
+    words = "no limit" if most is None else f"{share(most)} of a step, or it says that it cannot"
+    yield Line("overhead", most, "share", words, (), most is None)
     held = memory(policy)
     size = f"{held.samples:_} sample{'s' * (held.samples != 1)}, {held.bytes / 1000:_.0f} kB"
     yield Line("samples in windows", held.samples, "samples", size, (), True)

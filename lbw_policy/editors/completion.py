@@ -131,7 +131,7 @@ def _named(document: Document, last: list[str], kinds: frozenset[str]) -> Iterat
 
 
 def _names(document: Document) -> Iterator[Item]:
-    declared = [d for d in document.declarations if d.kind in VALUES - {"layers"}]
+    declared = [d for d in document.declarations if d.kind in VALUES]
     yield from (_declared(d) for d in declared)
     # INVARIANT: a name whose declaration cannot be read yet is offered too, without its text.
     known = {d.name for d in document.declarations}

@@ -17,8 +17,8 @@ from lbw_policy.semantics.linking import link
 from lbw_policy.syntax import Parsed, nodes, parse
 from lbw_policy.syntax.parser import lexemes
 
-VALUES = frozenset({"param", "signal", "let", "risk", "layers"})
-"""The declarations that expressions and actions name."""
+VALUES = frozenset({"param", "signal", "let", "risk"})
+"""The declarations that expressions name; groups of layers have names of their own."""
 _TEXTS = frozenset({"STRING", "UNTERMINATED"})
 _BLANK = frozenset({"SPACE", "COMMENT"})
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)")
@@ -54,7 +54,7 @@ class Spot:
     """The word under the cursor; `role` says what it is read as.
 
     Roles: `part` (after a dot; `owner` stands before it), `function`, `value`, `level`, `reflex`, `alert`,
-    `unit`, `keyword`, `path` (text after `import` or `extends`), `word` (anything else).
+    `layers` (a group of them), `unit`, `keyword`, `path` (text after `import` or `extends`), `word` (anything else).
     """
 
     text: str
@@ -212,6 +212,8 @@ def role_of(path: list[tuple[str, object]], lexeme: Lexeme) -> str:
             return type(parent).__name__.lower()
         case nodes.Param() if field == "unit":
             return "unit"
+        case nodes.Signal() if field == "group":
+            return "layers"
         case nodes.Param() | nodes.Signal() | nodes.Let() | nodes.Risk():
             return "value"
         case nodes.Setting() if parent.name == "extends":
@@ -223,4 +225,6 @@ def _other_role(parent: object, field: str) -> str:
     kind = getattr(parent, "kind", "")
     if kind in {"reflex", "alert", "level"}:
         return str(kind)
-    return "value" if field == "group" or kind == "value" or type(parent).__name__ == "Layers" else "word"
+    if field == "group" or (isinstance(parent, nodes.Layers) and field == "name"):
+        return "layers"
+    return "value" if kind == "value" else "word"

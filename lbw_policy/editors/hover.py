@@ -53,7 +53,7 @@ def _shown(document: Document, spot: Spot) -> str | None:
             return function_text(FUNCTIONS[spot.text])
         case "value":
             return _named(document, spot, VALUES) or _known(spot.text)
-        case "level" | "reflex" | "alert":
+        case "level" | "reflex" | "alert" | "layers":
             return _named(document, spot, frozenset({spot.role}))
         case "unit" if spot.text in UNITS:
             return f"**{spot.text}**: {UNITS[spot.text]}"
@@ -83,7 +83,8 @@ def _known(text: str) -> str | None:
 
 def signal_text(kind: SignalKind) -> str:
     """Return a built-in signal's unit, meaning and need."""
-    return f"**telemetry.{kind.name}** : {kind.unit}\n\n{kind.meaning}\n\nneeds {_NEEDS[kind.need]}"
+    grouped = "; `of GROUP` takes it over a group of layers" if kind.grouped else ""
+    return f"**telemetry.{kind.name}** : {kind.unit}\n\n{kind.meaning}\n\nneeds {_NEEDS[kind.need]}{grouped}"
 
 
 def signature(kind: FunctionKind) -> str:

@@ -47,9 +47,9 @@ def definition(document: Document, offset: int) -> Target | None:
 def _declaration(document: Document, spot: Spot) -> Declaration | None:
     if spot.role == "value":
         return document.find(spot.text)
-    if spot.role in {"level", "reflex", "alert"}:
+    if spot.role in {"level", "reflex", "alert", "layers"}:
         return document.find(spot.text, frozenset({spot.role}))
-    return document.find(spot.text, VALUES | {"level", "reflex", "alert"}) if spot.role == "word" else None
+    return document.find(spot.text, VALUES | {"level", "reflex", "alert", "layers"}) if spot.role == "word" else None
 
 
 def _file(document: Document, name: str) -> Target | None:

@@ -53,6 +53,10 @@ class Evaluator:
         self._open = False
         self.memory = len(signals) + sum(part.slots for part in (*self._ranked, *self._summed, *self._trends))
 
+    def thin(self, factors: Mapping[str, int]) -> None:
+        """Take signals for sampled so many times more rarely than they say, by name."""
+        self._readings.thin(factors)
+
     def read(self, tick: int, values: Mapping[str, float | None], risks: Mapping[str, RiskValues]) -> None:
         """Take in a whole tick: `begin`, then `finish`."""
         self.begin(tick, values)

@@ -58,6 +58,10 @@ class Readings:
         """Return the index of the signal's reading in `values`."""
         return self._names.index(signal)
 
+    def thin(self, factors: Mapping[str, int]) -> None:
+        """Let the values of signals stand for so many times their `every`, as they are sampled that more rarely."""
+        self._reach = tuple(_reach(signal, factors.get(signal.name, 1)) for signal in self.signals)
+
     def take(self, tick: int, given: Mapping[str, float | None]) -> None:
         """Begin a tick with the values at hand; a signal that is absent or None has none."""
         self.tick, self.fresh, bit = tick, 0, 1
@@ -96,5 +100,5 @@ class Readings:
         self.fresh, self.risks = 0, {}
 
 
-def _reach(signal: Signal) -> int:
-    return signal.every + (signal.missing.steps if signal.missing.kind == "hold" else 0)
+def _reach(signal: Signal, factor: int = 1) -> int:
+    return signal.every * factor + (signal.missing.steps if signal.missing.kind == "hold" else 0)

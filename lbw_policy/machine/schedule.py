@@ -23,6 +23,33 @@ class Taken:
     calm: int = 0
 
 
+@frozen
+class Slack:
+    """How far sampling and snapshots may be stretched and every rollback still find a healthy snapshot in reach.
+
+    `late` is the most ticks between two samples of what levels read, by which trouble shows before a snapshot taken
+    in it counts as healthy; `every` the most updates between two snapshots.
+    """
+
+    late: int
+    every: int
+
+
+def slack(policy: Policy) -> Slack | None:
+    """Return the slack of a policy's rollbacks, None if it has none.
+
+    The newest healthy snapshot is at most `every` + `proof` old when trouble begins; until it is noticed the
+    holds of the levels pass, and the ticks to the next sample.
+    """
+    schedule, limit = SnapshotSchedule.of(policy), policy.limits.rollback
+    if schedule is None or limit is None:
+        return None
+    reach = min(limit.distance, *(one.at_most for one in actions_of(policy) if isinstance(one, Rollback)))
+    room = reach - schedule.proof - max((level.enter.count for level in policy.levels if level.enter), default=0)
+    late = max(1, min(schedule.proof, room - schedule.every + 1))
+    return Slack(late, max(schedule.every, min(limit.distance // 2, room - late + 1)))
+
+
 @define
 class SnapshotSchedule:
     """Two snapshots in rotation, `every` accepted updates apart.

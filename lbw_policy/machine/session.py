@@ -77,6 +77,10 @@ class Session:
         """Accepted updates in the present history of the weights."""
         return self.limiter.progress
 
+    def thin(self, factors: Mapping[str, int]) -> None:
+        """From now on every signal is sampled so many times more rarely than the policy says, by name."""
+        self.machine.evaluator.thin(factors)
+
     def begin(self, values: Mapping[str, float | None]) -> None:
         """Take in the tick's signals by name."""
         self._turn = None
@@ -159,7 +163,15 @@ def _count(turn: Turn | None) -> dict[str, int]:
     return {"interventions": len(interventions), **{name: began.count(kind) for name, kind in one_kind.items()}}
 
 
-def by_signal(policy: p.Policy, tick: int, readings: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return readings named by source under the names of the policy's signals that are due at this tick."""
+def by_signal(
+    policy: p.Policy, tick: int, readings: Mapping[str, float | None], factors: Mapping[str, int] | None = None
+) -> dict[str, float | None]:
+    """Return readings named by source and group under the names of the policy's signals that are due at this tick.
+
+    `factors` tells of signals that are thinned how many times more rarely they are due.
+    """
     get = readings.get
-    return {signal.name: get(signal.source) for signal in policy.signals if not tick % signal.every}
+    if factors is None:
+        return {signal.name: get(signal.key) for signal in policy.signals if not tick % signal.every}
+    due = (signal for signal in policy.signals if not tick % (signal.every * factors.get(signal.name, 1)))
+    return {signal.name: get(signal.key) for signal in due}

@@ -42,9 +42,14 @@ def _written(limit: p.Limits) -> Iterator[str]:
         yield "Every freeze is followed by a pause of the same length."
     if limit.intervene:
         yield f"It intervenes {budget(limit.intervene)}, all actions counted together."
+    if limit.overhead:
+        yield (
+            f"It measures its own time, and keeps it within {share(limit.overhead)} of that of a step: "
+            "beyond, it samples more rarely what no reflex reads."
+        )
 
 
-_TOLD = frozenset({"scale_lr", "skip", "clip", "rollback", "freeze", "intervene", "halt"})
+_TOLD = frozenset({"scale_lr", "skip", "clip", "rollback", "freeze", "intervene", "overhead", "halt"})
 
 
 def _others(limit: p.Limits) -> Iterator[str]:

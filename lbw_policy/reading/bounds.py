@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,8 +25,18 @@ def limits(before: p.Limits, after: p.Limits) -> Iterator[Difference]:
         old, new = getattr(before, field.name), getattr(after, field.name)
         if isinstance(old, tuple) or isinstance(new, tuple):
             yield from _named(old, new)
+        elif field.name == "overhead":
+            yield from _overhead(old, new)
         elif old != new:
             yield from _limit(field.name, (old, new), _allowed(before, field.name), _allowed(after, field.name))
+
+
+def _overhead(old: float | None, new: float | None) -> Iterator[Difference]:
+    """No limit is no bound at all."""
+    if old != new:
+        before, after = (None if one is None else f"at most {share(one)} of a step" for one in (old, new))
+        direction = wider(math.inf if old is None else old, math.inf if new is None else new)
+        yield Difference("limits", "overhead", before, after, direction)
 
 
 def _named(before: Sequence[object], after: Sequence[object]) -> Iterator[Difference]:
@@ -41,7 +52,7 @@ def _allowed(limit: p.Limits, name: str) -> bool:
     if name == "clip":
         return limit.clip is not None or limit.intervene is not None
     if name == "intervene":
-        others = (field.name for field in attrs.fields(p.Limits) if field.name not in ("intervene", "halt"))
+        others = (field.name for field in attrs.fields(p.Limits) if field.name not in {*p.NO_ACTION, "halt"})
         return any(getattr(limit, other) for other in others)
     return bool(getattr(limit, name))
 

@@ -140,7 +140,7 @@ def _signal(part: str, before: p.Signal, after: p.Signal) -> Iterator[Difference
 
 
 def _source(signal: p.Signal) -> str:
-    return f"{'observed' if signal.observed else 'telemetry'}.{signal.source}"
+    return f"{'observed' if signal.observed else 'telemetry'}.{signal.key}"
 
 
 def _missing(missing: p.Missing) -> str:

@@ -93,7 +93,8 @@ def _meaning(signal: p.Signal) -> str:
         return f"the run's own number, from `guard.observe({signal.source}=...)`"
     kind = SIGNALS[signal.source]
     count = "number of " if kind.unit == COUNT else ""
-    return kind.meaning if kind.meaning.startswith("the ") else f"the {count}{kind.meaning}"
+    meaning = kind.meaning if kind.meaning.startswith("the ") else f"the {count}{kind.meaning}"
+    return f"{meaning}, taken over the group `{signal.group}`" if signal.group else meaning
 
 
 def _sampling(signal: p.Signal) -> str:

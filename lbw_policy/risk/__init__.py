@@ -1,7 +1,7 @@
 """Observation -> probability of divergence, and whether to believe it. River is imported only when a model needs it."""
 
-from lbw_policy.risk.features import STANDARD_SOURCES
+from lbw_policy.risk.features import HOLD, STANDARD_SOURCES
 from lbw_policy.risk.model import Assessment, RiskModel
 from lbw_policy.risk.registry import MODELS
 
-__all__ = ["MODELS", "STANDARD_SOURCES", "Assessment", "RiskModel"]
+__all__ = ["HOLD", "MODELS", "STANDARD_SOURCES", "Assessment", "RiskModel"]

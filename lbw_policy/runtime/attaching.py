@@ -8,22 +8,27 @@ from collections.abc import Callable
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from attrs import evolve
+from torch import distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
 from lbw_policy.actions import Generators, Snapshots
 from lbw_policy.errors import AttachError
 from lbw_policy.machine import Session
-from lbw_policy.machine.schedule import SnapshotSchedule
+from lbw_policy.machine.schedule import SnapshotSchedule, slack
 from lbw_policy.record import Ledger, log
 from lbw_policy.risk import RiskModel
+from lbw_policy.runtime.cadence import wants
 from lbw_policy.runtime.effects import Effects, Given
 from lbw_policy.runtime.fit import check_fit, match_groups, plan_for
 from lbw_policy.runtime.guard import Guard, Parts
 from lbw_policy.runtime.hooks import Hooks
+from lbw_policy.runtime.meter import Meter
+from lbw_policy.runtime.pacing import Pace
 from lbw_policy.runtime.plugged import Plugged
+from lbw_policy.runtime.thinning import Thinning
 from lbw_policy.semantics import Policy, load
-from lbw_policy.telemetry import Collector, Layers, Plan
+from lbw_policy.telemetry import Collector, Layers, Plan, Stopwatch
 
 # A guard holds its optimizer: held here by more than a weak reference, it would keep both for ever.
 _attached: WeakKeyDictionary[Optimizer, ReferenceType[Guard]] = WeakKeyDictionary()
@@ -68,19 +73,20 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
         policy = load(policy)
     _check_call(inner, mode)
     layers = Layers.of(inner, model)
-    check_fit(policy, inner, layers, checkpoint)
+    groups = match_groups(policy, layers)
+    check_fit(policy, inner, layers, groups, checkpoint)
     extras = {"scheduler": scheduler, "scaler": scaler, "ema": ema, "rng": Generators() if rng else None}
     present = {name: extra for name, extra in extras.items() if extra is not None}
     given = Given(
         snapshots=Snapshots(inner, model, present, snapshots) if SnapshotSchedule.of(policy) else None,
         scheduled="scheduler" in present,
-        groups=match_groups(policy, layers),
+        groups=groups,
         checkpoint=checkpoint,
     )
     if given.snapshots and mode == "act":
         _reserve(given.snapshots)
     plugged = Plugged(policy, inner, model)
-    plan = evolve(plan_for(policy, model), plugins=plugged.measures, groups=given.groups)
+    plan = evolve(plan_for(policy, model), plugins=plugged.measures, groups=groups)
     parts = _parts(policy, inner, layers, given, plan)
     parts.plugged = plugged
     parts.risks.update({risk.name: RiskModel(risk, seed) for risk in policy.risks})
@@ -91,14 +97,28 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
 
 
 def _parts(policy: Policy, optimizer: Optimizer, layers: Layers, given: Given, plan: Plan) -> Parts:
+    watch = Stopwatch() if policy.limits.overhead else None
+    session = Session(policy)
     return Parts(
         policy=policy,
-        collector=Collector(optimizer, layers, plan),
+        collector=Collector(optimizer, layers, plan, watch),
         risks={},
-        session=Session(policy),
+        session=session,
         effects=Effects(optimizer, layers, given),
         ledger=Ledger(),
+        thinning=_thinning(policy, session, plan, watch) if watch else None,
     )
+
+
+def _thinning(policy: Policy, session: Session, plan: Plan, watch: Stopwatch) -> Thinning:
+    pace, bound = Pace(wants(policy), ranks=bool(plan.layer_statistics - set(plan.every))), slack(policy)
+    longest = bound.every if bound else 0
+    return Thinning(policy.limits.overhead or 1.0, pace, Meter(watch), session.schedule, longest, _is_alone)
+
+
+def _is_alone() -> bool:
+    """Tell whether this process trains by itself."""
+    return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
 
 
 def _reserve(snapshots: Snapshots) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +22,11 @@ from lbw_policy.risk import Assessment, RiskModel
 from lbw_policy.runtime.deciding import Deciding
 from lbw_policy.runtime.effects import Effects
 from lbw_policy.runtime.hooks import Hooks
+from lbw_policy.runtime.pacing import Pace
 from lbw_policy.runtime.plugged import Plugged
 from lbw_policy.runtime.records import Recorder
 from lbw_policy.runtime.summary import Summary, summarise
+from lbw_policy.runtime.thinning import Overhead, Thinning
 from lbw_policy.semantics.policy import Policy
 from lbw_policy.semantics.signals import SIGNALS, Need
 from lbw_policy.telemetry import Collector, Readings
@@ -46,6 +49,7 @@ class Parts:
     effects: Effects
     ledger: Ledger
     plugged: Plugged | None = None
+    thinning: Thinning | None = None
 
 
 class Guard:
@@ -65,6 +69,8 @@ class Guard:
         self._updates = True
         self._failures = 0
         self._ticks = 0
+        self._factors: Mapping[str, int] | None = None
+        self._watch: AbstractContextManager[None] = parts.thinning.meter.watch if parts.thinning else nullcontext()
         told = {signal.name: _told(signal.source, signal.observed) for signal in parts.policy.signals}
         self._silent: dict[str, str] | None = {name: call for name, call in told.items() if call}
 
@@ -76,7 +82,10 @@ class Guard:
         Raises ValueError for a name that the policy does not read, TypeError for what is not one number.
         """
         self._settle()
-        self._parts.collector.observe(values)
+        with self._watch:
+            self._parts.collector.observe(values)
+            if self._parts.thinning:
+                self._parts.thinning.pace.told(values)
 
     def curvature(self, loss: Tensor) -> None:
         """Take the loss, before its backward pass, for `gradient_curvature` and `hessian_trace`.
@@ -85,7 +94,8 @@ class Guard:
         recorded as a failure, once; the run goes on without these signals.
         """
         self._settle()
-        self._parts.collector.curvature(loss)
+        with self._watch:
+            self._parts.collector.curvature(loss)
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Clip like `torch.nn.utils.clip_grad_norm_`, and return the norm before, a tensor on the device.
@@ -138,6 +148,11 @@ class Guard:
         """The newest records, oldest first."""
         return tuple(self._parts.ledger.records)
 
+    @property
+    def overhead(self) -> Overhead | None:
+        """What the guard costs, and what it thins for it; None unless the policy has `overhead` among its limits."""
+        return self._parts.thinning.overhead if self._parts.thinning else None
+
     def risk_status(self, name: str) -> str:
         """Return `not ready`, `not trusted` or `trusted` for a risk of the policy, with the reason why."""
         return self._deciding.status(name)
@@ -146,7 +161,7 @@ class Guard:
         """Return what the guard did so far; `str()` of it is for people."""
         status = {name: self.risk_status(name) for name in self._parts.risks}
         snapshots = self._parts.effects.snapshots
-        return summarise(self, status, self._parts.ledger, str(snapshots or ""))
+        return summarise(self, status, self._parts.ledger, str(snapshots or ""), str(self.overhead or ""))
 
     def detach(self) -> None:
         """Take the guard off the optimizer; the run goes on as if it had never been there."""
@@ -168,26 +183,32 @@ class Guard:
 
     def before_update(self) -> None:
         """Decide and act; raises Halted if the policy stops the run. A failure of the guard itself never spreads."""
+        if self._parts.thinning:
+            self._parts.thinning.meter.lap()
         try:
-            self._decide_or_fail()
+            with self._watch:
+                self._decide_or_fail()
         except BaseException:  # a halt, or an interrupt from the keyboard
             self.abandon()
             raise
 
     def after_update(self) -> None:
         """Undo what must not outlast the update, and learn from it."""
-        try:
-            self._after()
-        except Exception as error:
-            self._failed(error)
-        finally:
-            self._end(applied=self._updates)
+        with self._watch:
+            try:
+                self._after()
+            except Exception as error:
+                self._failed(error)
+            finally:
+                self._end(applied=self._updates)
 
     def abandon(self) -> None:
         """End a tick without an update (the step raised, or the policy halts), all rates and gradients given back."""
         self._parts.effects.release()
         self._parts.collector.forget()
         self._end(applied=False)
+        if self._parts.thinning:
+            self._parts.thinning.meter.gap()
 
     def closure_loss(self, loss: object) -> None:
         """Observe the loss a closure returned, unless the loop tells another one."""
@@ -215,11 +236,12 @@ class Guard:
         self._parts.effects.release()
         if self._failures >= _MOST_FAILURES:
             return
+        self._pace()
         self._readings = self._parts.collector.read(self.tick)
         self._note_failures(self._readings.failures)
         for text in self._readings.notes:
             self._recorder.warn(self, self.tick, text)
-        values = by_signal(self.policy, self.tick, self._readings.values)
+        values = by_signal(self.policy, self.tick, self._readings.values, self._factors)
         self._notice_silence(values)
         impossible = self._parts.effects.impossible
         self._turn = self._deciding.decide(values, self._readings.values, impossible, self._readings.norm)
@@ -228,6 +250,22 @@ class Guard:
         self._recorder.tick(self, self._turn, self._parts.effects.frozen)
         self._act(self._turn)
         self._failures = 0
+
+    def _pace(self) -> None:
+        """Thin the sampling, or come back, where the guard's own time asks for it; before anything is read."""
+        thinning, collector = self._parts.thinning, self._parts.collector
+        if thinning is None:
+            return
+        for text in thinning.judge(collector.every):
+            self._recorder.tell(self, self.tick, text)
+        if thinning.pace.turn(self.tick):
+            self._thin(thinning.pace)
+        thinning.meter.kind = collector.due(self.tick), collector.due(self.tick + 1)
+
+    def _thin(self, pace: Pace) -> None:
+        self._parts.collector.pace(pace.every, pace.ranking)
+        self._factors = pace.signals
+        self._parts.session.thin(self._factors)
 
     def _notice_silence(self, values: Mapping[str, float | None]) -> None:
         self._ticks += 1
@@ -285,7 +323,8 @@ class Guard:
     def _capture(self, snapshots: Snapshots, tick: int) -> None:
         """Take a snapshot; one that fails (no memory, no disk) is not offered, and the run goes on."""
         try:
-            snapshots.capture(tick, self.progress)
+            with self._parts.thinning.meter.capturing() if self._parts.thinning else nullcontext():
+                snapshots.capture(tick, self.progress)
         except Exception as error:
             reason = f"no snapshot was taken: {traceback.format_exception_only(error)[-1].strip()}"
             self._recorder.failure(self, tick, reason)
@@ -327,6 +366,7 @@ class Guard:
         self._settle()
         parts = self._parts
         held = parts.effects.snapshots if snapshots else None
+        thinned = {"thinning": parts.thinning.state_dict()} if parts.thinning else {}
         return {
             "version": _VERSION,
             "policy": self.policy.digest,
@@ -336,6 +376,7 @@ class Guard:
             "risks": {name: model.state_dict() for name, model in parts.risks.items()},
             "frozen": list(parts.effects.frozen),
             "snapshots": held.state_dict() if held else None,
+            **thinned,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -349,7 +390,8 @@ class Guard:
 
     def _load(self, state: Mapping[str, Any]) -> None:
         names = ("version", "policy", "session", "collector", "ledger", "risks", "frozen", "snapshots")
-        found, parts = saved.record(state, names), self._parts
+        parts = self._parts
+        found = saved.record(state, (*names, "thinning") if parts.thinning else names)
         if found["version"] != _VERSION:
             raise StateError(f"expected a guard's state of version {_VERSION}, found {found['version']!r:.80}")
         if found["policy"] != self.policy.digest:
@@ -361,6 +403,9 @@ class Guard:
         parts.collector.load_state_dict(saved.mapping(found["collector"]))
         for name, model in parts.risks.items():
             model.load_state_dict(saved.mapping(risks[name]))
+        if parts.thinning:
+            parts.thinning.load_state_dict(saved.mapping(found["thinning"]))
+            self._thin(parts.thinning.pace)
         limit = self.policy.limits.freeze
         parts.effects.go_on_freezing(found["frozen"], limit.share if limit else 0.0)
         if parts.effects.snapshots:

@@ -94,6 +94,11 @@ class Recorder:
         self._add(now, _note(tick, "guard", "alert", "warning", text))
         log.warning("tick %d: %s", tick, text)
 
+    def tell(self, now: Present, tick: int, text: str) -> None:
+        """Record what the guard changed about itself."""
+        self._add(now, _note(tick, "guard", "alert", "info", text))
+        log.info("tick %d: %s", tick, text)
+
     def failure(self, now: Present, tick: int, reason: str) -> None:
         """Record that the guard itself failed."""
         self._add(now, _note(tick, "guard", "failure", "failed", reason))

@@ -84,28 +84,28 @@ class Binding:
         known = set(names) - {TICK}
         read = [signal for signal in policy.signals if not counted(signal)]
         signals = {one.name: _column(one, known) for one in read}
-        sources = _sources(policy, known, {one.source: signals[one.name] for one in reversed(read)})
+        sources = _sources(policy, known, {one.key: signals[one.name] for one in reversed(read)})
         missing = [_missing(one, names) for one in read if not signals[one.name]]
-        if clips(policy) and "grad_norm" not in sources and not any(one.source == "grad_norm" for one in read):
+        if clips(policy) and "grad_norm" not in sources and not any(one.key == "grad_norm" for one in read):
             missing.append(f"no column `grad_norm`, which `clip` needs{_nearest('grad_norm', names)}")
         if clips_layers(policy) and "grad_norm_max" not in sources:
             missing.append(f"no column `grad_norm_max`, which `clip layers` needs{_nearest('grad_norm_max', names)}")
         if missing:
             raise TraceError("\n".join(missing))
         absent = tuple(source for source in cadence(policy) if source not in sources)
-        doubtful = tuple((o.name, o.source) for o in read if o.name != o.source and {o.name, o.source} <= known)
+        doubtful = tuple((o.name, o.key) for o in read if o.name != o.key and {o.name, o.key} <= known)
         return cls(signals, sources, absent, doubtful)
 
 
 def _names(policy: Policy) -> Iterator[str]:
     for signal in policy.signals:
         if not counted(signal):
-            yield from (signal.name, signal.source)
+            yield from (signal.name, signal.key)
 
 
 def _column(signal: Signal, known: set[str]) -> str:
     """Return the column a signal is read from, empty if there is none."""
-    return next((name for name in (signal.name, signal.source) if name in known), "")
+    return next((name for name in (signal.name, signal.key) if name in known), "")
 
 
 def _sources(policy: Policy, known: set[str], read: Mapping[str, str]) -> dict[str, str]:
@@ -116,9 +116,9 @@ def _sources(policy: Policy, known: set[str], read: Mapping[str, str]) -> dict[s
 
 
 def _missing(signal: Signal, names: Sequence[str]) -> str:
-    either = f" or `{signal.name}`" if signal.name != signal.source else ""
-    near = _nearest(signal.source, names) or _nearest(signal.name, names)
-    return f"no column `{signal.source}`{either}, which signal `{signal.name}` reads{near or _list(names)}"
+    either = f" or `{signal.name}`" if signal.name != signal.key else ""
+    near = _nearest(signal.key, names) or _nearest(signal.name, names)
+    return f"no column `{signal.key}`{either}, which signal `{signal.name}` reads{near or _list(names)}"
 
 
 def _nearest(word: str, names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ class Summary:
     """A guard's account of itself; `actions` counts outcomes by action, e.g. `{"skip": {"granted": 2}}`.
 
     `fallbacks` counts what was asked for instead of refused actions, "" for nothing: `{"skip": {"halt": 1}}`.
-    `snapshots` says what memory they take, and where; "" without.
+    `snapshots` says what memory they take, and where; `overhead` what the guard takes of a step; "" without.
     """
 
     policy: str
@@ -29,6 +29,7 @@ class Summary:
     risks: Mapping[str, str]
     fallbacks: Mapping[str, Mapping[str, int]] = field(factory=dict)
     snapshots: str = ""
+    overhead: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """Return the summary as plain data."""
@@ -45,6 +46,7 @@ class Summary:
             lines.append("  no interventions")
         lines += [f"  risk {name}: {status}" for name, status in sorted(self.risks.items())]
         lines += [f"  snapshots: {self.snapshots}"] if self.snapshots else []
+        lines += [f"  overhead: {self.overhead}"] if self.overhead else []
         return "\n".join(lines)
 
 
@@ -87,7 +89,7 @@ class Watched(Protocol):
         """The present level."""
 
 
-def summarise(guard: Watched, risks: Mapping[str, str], ledger: Ledger, snapshots: str) -> Summary:
+def summarise(guard: Watched, risks: Mapping[str, str], ledger: Ledger, snapshots: str, overhead: str) -> Summary:
     """Return the account of a guard."""
     return Summary(
         policy=guard.policy.name,
@@ -100,4 +102,5 @@ def summarise(guard: Watched, risks: Mapping[str, str], ledger: Ledger, snapshot
         risks=dict(risks),
         fallbacks=by_action(ledger.fallbacks),
         snapshots=snapshots,
+        overhead=overhead,
     )

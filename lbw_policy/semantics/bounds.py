@@ -57,6 +57,8 @@ def _read(report: Report, literals: Literals, entry: nodes.Limit, limits: p.Limi
             return evolve(limits, checkpoint=budget)
         case "intervene":
             return evolve(limits, intervene=budget)
+        case "overhead":
+            return evolve(limits, overhead=_overhead(report, entry))
         case _:
             custom = custom_limit(report, literals, entry, budget or p.Budget(1, 1))
             return evolve(limits, custom=(*limits.custom, *custom))
@@ -81,6 +83,19 @@ def _scale(report: Report, literals: Literals, entry: nodes.Limit) -> p.ScaleLim
                      f"write `scale_lr within [{high:g}, {low:g}]`")  # fmt: skip
         return p.ScaleLimit(high, low)
     return p.ScaleLimit(low, high)
+
+
+def _overhead(report: Report, entry: nodes.Limit) -> float:
+    node, low, high = _number(entry), ceilings.OVERHEAD_FLOOR, ceilings.OVERHEAD
+    if not node.percent:
+        written = f"{node.value:g} steps" if node.steps else f"{node.value:g}"
+        meant = 100 * node.value if not node.steps and low <= node.value < high else 2.0
+        report.error("LBW312", f"expected a percentage, found `{written}`", node.span,
+                     f"it is a share of a step's time: write `overhead at most {meant:g}%`")  # fmt: skip
+    elif not low <= node.value <= high:
+        message = f"expected an overhead from {100 * low:g}% to {100 * high:g}%, found `{100 * node.value:g}%`"
+        report.error("LBW212", message, node.span)
+    return min(max(node.value, low), high)
 
 
 def check_allowed(report: Report, node: nodes.Do, limits: p.Limits) -> None:

@@ -18,5 +18,8 @@ TIMER = 1_000_000
 """The longest cooldown, stay, restore or quarantine, in steps."""
 CHAIN = 4
 """The most actions of one `do`, fallbacks included."""
+OVERHEAD = 1.0
+OVERHEAD_FLOOR = 0.001
+"""The least overhead a policy may set: of a thousandth of a step no clock tells much."""
 MEMORY = 2_000_000
 """The most samples all windows of a policy may hold together."""

@@ -15,7 +15,7 @@ from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.bounds import read_limits
 from lbw_policy.semantics.clauses import once, require
 from lbw_policy.semantics.expressions import Number
-from lbw_policy.semantics.extensions import check_signal
+from lbw_policy.semantics.extensions import check_grouped, check_signal
 from lbw_policy.semantics.ladder import order_levels
 from lbw_policy.semantics.linking import EDITION, Heir, Linked, link
 from lbw_policy.semantics.lints import lint
@@ -179,7 +179,10 @@ class _Checker:
         observed, source = self._source(node)
         kind = None if observed else signal_kind(source)
         self.units[node.name.text] = kind.unit if kind else types.NUMBER
-        return p.Signal(node.name.text, source, observed, every, missing)
+        group = literals.scope.group(node.group) if node.group else ""
+        if group:
+            check_grouped(self.report, node, kind)
+        return p.Signal(node.name.text, source, observed, every, missing, group)
 
     def _source(self, node: nodes.Signal) -> tuple[bool, str]:
         parts = node.source.parts

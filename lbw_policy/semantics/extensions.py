@@ -11,7 +11,7 @@ from lbw_policy.semantics.functions import FUNCTIONS, FunctionKind
 from lbw_policy.semantics.literals import Literals
 from lbw_policy.semantics.plugins import ActionPlugin, Broken, FunctionPlugin, SignalPlugin
 from lbw_policy.semantics.report import Report, did_you_mean, plain
-from lbw_policy.semantics.signals import SIGNALS
+from lbw_policy.semantics.signals import SIGNALS, SignalKind
 from lbw_policy.syntax import nodes
 
 T = TypeVar("T", SignalPlugin, FunctionPlugin, ActionPlugin)
@@ -43,6 +43,19 @@ def check_signal(report: Report, word: nodes.Word) -> None:
     if word.text not in SIGNALS and _find(report, SignalPlugin, word.text, word.span) is None:
         known = (*SIGNALS, *plugins.names(SignalPlugin))
         report.error("LBW222", f"unknown signal `{word.text}`", word.span, did_you_mean(word.text, known))
+
+
+def check_grouped(report: Report, node: nodes.Signal, kind: SignalKind | None) -> None:
+    """Report a signal that is taken over a group of layers, and cannot be."""
+    told = node.source.parts[0].text == "observed"
+    if kind is None and not told:  # that there is no such signal has been reported
+        return
+    if kind is None or not kind.grouped:
+        advice = "the loop tells it: let it tell that of the group" if told else _GROUPED
+        report.error("LBW230", f"`{node.source.text}` cannot be taken over a group of layers", node.source.span, advice)
+
+
+_GROUPED = "norms, updates, second moments, outputs and routers can; see the table of signals"
 
 
 # Actions

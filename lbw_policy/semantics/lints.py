@@ -63,6 +63,6 @@ def _limit_never_used(report: Report, policy: p.Policy, statements: tuple[nodes.
     for block in statements:
         for entry in block.entries if isinstance(block, nodes.Limits) else ():
             # A reason written beside the limit says that it is meant, for children of the policy.
-            if entry.name not in {*used, "intervene"} and not entry.notes:
+            if entry.name not in used | p.NO_ACTION and not entry.notes:
                 report.warning("LBW403", f"the limit of `{entry.name}` is never used", entry.span,
                                f"no rule does `{entry.name}`; remove it, or say `@why`")  # fmt: skip

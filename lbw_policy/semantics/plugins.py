@@ -18,7 +18,7 @@ from attrs import frozen
 
 from lbw_policy.semantics import types
 from lbw_policy.semantics.functions import FUNCTIONS
-from lbw_policy.semantics.policy import ACTION_NAMES
+from lbw_policy.semantics.policy import ACTION_NAMES, NO_ACTION
 from lbw_policy.semantics.signals import SIGNALS, Need, SignalKind
 
 if TYPE_CHECKING:
@@ -206,5 +206,5 @@ def fault(kind: type, name: str, plugin: object) -> str | None:
 _TAKEN: Mapping[type, frozenset[str]] = {
     SignalPlugin: frozenset(SIGNALS),
     FunctionPlugin: frozenset(FUNCTIONS) | {"neg"},
-    ActionPlugin: frozenset(ACTION_NAMES.values()) | {"intervene"},
+    ActionPlugin: frozenset(ACTION_NAMES.values()) | NO_ACTION,
 }

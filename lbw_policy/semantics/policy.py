@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from lbw_policy.diagnostics import Diagnostic
 from lbw_policy.semantics.expressions import Condition, Expression, Number
+from lbw_policy.semantics.signals import key
 
 if TYPE_CHECKING:
     from lbw_policy.semantics.trial import Trial
@@ -36,13 +37,22 @@ class Missing:
 
 @frozen
 class Signal:
-    """A named reading: `source` is a built-in signal's name, or the user's own where `observed`."""
+    """A named reading: `source` is a built-in signal's name, or the user's own where `observed`.
+
+    `group` names the layer group it is taken over, "" for all layers.
+    """
 
     name: str
     source: str
     observed: bool = False
     every: int = 1
     missing: Missing = Missing()
+    group: str = ""
+
+    @property
+    def key(self) -> str:
+        """What its readings are called: its source, and the group that this is taken over."""
+        return key(self.source, self.group)
 
 
 @frozen
@@ -154,6 +164,10 @@ ACTION_NAMES: Mapping[type, str] = {
     Halt: "halt",
 }
 """The built-in actions; `name_of` knows those of plugins too."""
+
+
+NO_ACTION = frozenset({"intervene", "overhead"})
+"""The lines of `limits` that name no action."""
 
 
 def name_of(action: Action) -> str:
@@ -292,7 +306,11 @@ class CustomLimit:
 
 @frozen
 class Limits:
-    """What may be granted at most; None means that the action is not allowed at all."""
+    """What may be granted at most; None means that the action is not allowed at all.
+
+    `overhead` bounds no action: it is the most of a step's time that the guard itself may take, None where it does
+    not look after that.
+    """
 
     scale_lr: ScaleLimit | None = None
     skip: SkipLimit | None = None
@@ -302,6 +320,7 @@ class Limits:
     reset_moments: Budget | None = None
     checkpoint: Budget | None = None
     intervene: Budget | None = None
+    overhead: float | None = None
     halt: bool = True
     custom: tuple[CustomLimit, ...] = ()
 

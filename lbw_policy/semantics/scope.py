@@ -39,6 +39,7 @@ class Scope:
     names: dict[str, Declaration] = field(factory=dict)
     used: set[str] = field(factory=set)
     groups: dict[str, nodes.Layers] = field(factory=dict)
+    used_groups: set[str] = field(factory=set)
 
     def declare(self, statements: tuple[nodes.Statement, ...]) -> None:
         """Enter every declaration; report names declared twice and names of built-ins."""
@@ -89,8 +90,9 @@ class Scope:
 
     def group(self, word: nodes.Word) -> str:
         """Return the name of a layer group and mark it used; report an undeclared one."""
-        self.used.add(word.text)
-        if word.text not in self.groups and word.text not in self.broken:
+        self.used_groups.add(word.text)
+        hidden = self.report.torn and word.text in self.broken
+        if word.text and word.text not in self.groups and not hidden:
             advice = did_you_mean(word.text, tuple(self.groups)) or 'declare `layers NAME = "GLOB"`'
             self.report.error("LBW201", f"undefined layer group `{word.text}`", word.span, advice)
         return word.text
@@ -105,5 +107,5 @@ class Scope:
 
     def unused(self) -> Iterator[Declaration | nodes.Layers]:
         """Yield declarations that nothing reads."""
-        named = itertools.chain(self.names.items(), self.groups.items())
-        return (node for name, node in named if name not in self.used)
+        values = (node for name, node in self.names.items() if name not in self.used)
+        return itertools.chain(values, (node for name, node in self.groups.items() if name not in self.used_groups))

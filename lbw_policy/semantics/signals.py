@@ -130,6 +130,24 @@ _KINDS = (
     _of_outputs("router_dead", types.COUNT, "experts that were given no token in this step, over all routers"),
 )
 
+_OF = " of "
+
+
+def key(source: str, group: str = "") -> str:
+    """Return what a source taken over a group is called: `grad_norm of experts`; the source alone for all layers."""
+    return f"{source}{_OF}{group}" if group else source
+
+
+def source_of(key: str) -> str:
+    """Return the source of a key."""
+    return key.partition(_OF)[0]
+
+
+def group_of(key: str) -> str:
+    """Return the group of a key, empty for all layers."""
+    return key.partition(_OF)[2]
+
+
 SIGNALS: dict[str, SignalKind] = {kind.name: kind for kind in _KINDS}
 """Built-in signals, read as `telemetry.NAME`; a user's own are read as `observed.NAME`."""
 

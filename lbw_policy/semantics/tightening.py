@@ -36,7 +36,7 @@ def _most_in(budget: p.Budget, window: int) -> int:
 def loosenings(child: p.Limits, parent: p.Limits) -> tuple[Loosening, ...]:
     """Return all that the child's limits allow beyond the parent's; none makes a partial order."""
     names = [attribute.name for attribute in fields(p.Limits) if attribute.name not in _SPECIAL]
-    found = [*_clip(child, parent), *_intervene(child, parent)]
+    found = [*_clip(child, parent), *_intervene(child, parent), *_overhead(child, parent)]
     for name in names:
         found += _limit(name, getattr(child, name), getattr(parent, name))
     kept = {limit.name: limit for limit in parent.custom}
@@ -47,7 +47,7 @@ def loosenings(child: p.Limits, parent: p.Limits) -> tuple[Loosening, ...]:
     return tuple(found)
 
 
-_SPECIAL = frozenset({"clip", "intervene", "halt", "custom"})
+_SPECIAL = frozenset({"clip", "intervene", "overhead", "halt", "custom"})
 
 
 def _limit(name: str, child: Limit | None, parent: Limit | None) -> Iterator[Loosening]:
@@ -76,6 +76,13 @@ def _intervene(child: p.Limits, parent: p.Limits) -> Iterator[Loosening]:
     """No limit of all interventions together leaves their number open."""
     if parent.intervene is not None:
         yield from _budget("intervene", child.intervene, parent.intervene)
+
+
+def _overhead(child: p.Limits, parent: p.Limits) -> Iterator[Loosening]:
+    """No limit of the overhead leaves it open."""
+    if parent.overhead is not None and (child.overhead is None or child.overhead > parent.overhead):
+        asked = "no limit" if child.overhead is None else f"{100 * child.overhead:.6g}%"
+        yield Loosening("overhead", asked, f"at most {100 * parent.overhead:.6g}%")
 
 
 def _budget(name: str, child: p.Budget | None, parent: p.Budget) -> Iterator[Loosening]:

@@ -42,7 +42,7 @@ def _names(policy: p.Policy, statements: Sequence[nodes.Statement]) -> dict[str,
             if isinstance(node, statement):
                 found[kind].append(node.name.text)  # type: ignore[union-attr] # these three have a name
         if isinstance(node, nodes.Limits):
-            found["action"] += [entry.name for entry in node.entries if entry.name != "intervene"]
+            found["action"] += [entry.name for entry in node.entries if entry.name not in p.NO_ACTION]
     return {kind: tuple(dict.fromkeys(names)) for kind, names in found.items()}
 
 

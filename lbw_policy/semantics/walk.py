@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import fields
 
@@ -62,15 +62,21 @@ def conditions_of(policy: p.Policy) -> list[Condition]:
     return found + [alert.trigger.condition for alert in policy.alerts]
 
 
-def numbers_of(policy: p.Policy) -> list[Number]:
-    """Return every number a policy evaluates outside of conditions: amounts, features, alert values."""
+def amounts(actions: Iterable[p.Action]) -> list[Number]:
+    """Return the numbers that actions ask for, those of fallbacks only where they are among the actions."""
     found: list[Number] = []
-    for action in actions_of(policy):
+    for action in actions:
         if isinstance(action, p.Clip):
             found.append(action.to)
         elif isinstance(action, p.ScaleLr):
             found.append(action.by)
         elif isinstance(action, p.Custom) and action.amount is not None:
             found.append(action.amount)
+    return found
+
+
+def numbers_of(policy: p.Policy) -> list[Number]:
+    """Return every number a policy evaluates outside of conditions: amounts, features, alert values."""
+    found = amounts(actions_of(policy))
     found += [number for risk in policy.risks for _, number in risk.features]
     return found + [number for alert in policy.alerts for _, number in alert.values]

@@ -242,6 +242,9 @@ class TreeBuilder(TestBuilder):
     def limit_intervene(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
         return self._limit("intervene", meta, children)
 
+    def limit_overhead(self, meta: Meta, children: Sequence[Any]) -> nodes.Limit:
+        return self._limit("overhead", meta, children)
+
     # Statements
 
     def note(self, meta: Meta, children: Sequence[Token]) -> nodes.Note:
@@ -271,7 +274,12 @@ class TreeBuilder(TestBuilder):
         return nodes.Param(word_of(name), word_of(unit), low, high, value, span_of_rule(meta))
 
     def signal(self, meta: Meta, children: Sequence[Any]) -> nodes.Signal:
-        return nodes.Signal(word_of(children[0]), children[1], tuple(children[2:]), span_of_rule(meta))
+        name, source, *clauses = children
+        group = clauses.pop(0) if clauses and isinstance(clauses[0], nodes.Word) else None
+        return nodes.Signal(word_of(name), source, tuple(clauses), span_of_rule(meta), group=group)
+
+    def taken_over(self, meta: Meta, children: Sequence[Token]) -> nodes.Word:
+        return word_of(children[0])
 
     def let(self, meta: Meta, children: Sequence[Any]) -> nodes.Let:
         return nodes.Let(word_of(children[0]), children[1], span_of_rule(meta))

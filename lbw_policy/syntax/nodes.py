@@ -208,13 +208,14 @@ class Param:
 
 @frozen
 class Signal:
-    """`signal NAME = telemetry.SOURCE { ... }`."""
+    """`signal NAME = telemetry.SOURCE of GROUP { ... }`; without a `group` it is taken over all layers."""
 
     name: Word
     source: Reference
     clauses: tuple[Setting, ...]
     span: Span
     notes: tuple[Note, ...] = ()
+    group: Word | None = None
 
 
 @frozen

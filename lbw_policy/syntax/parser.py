@@ -161,8 +161,12 @@ def _stray(source: Source, token: Token) -> Diagnostic:
 
 def _declared(tokens: list[Token]) -> frozenset[str]:
     pairs = itertools.pairwise(tokens)
-    names = {str(name) for word, name in pairs if word.type in _DECLARING}
-    return frozenset(names)
+    return frozenset(str(name) for word, name in pairs if word.type in _DECLARING or _opens_group(word, name))
+
+
+def _opens_group(word: Token, name: Token) -> bool:
+    """Tell whether a group of layers is declared; the word also stands in `clip layers to` and `of layers by`."""
+    return word.type == "LAYERS" and name.type == "NAME"
 
 
 # What an editor asks

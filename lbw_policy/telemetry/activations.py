@@ -13,6 +13,7 @@ from torch import nn
 from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value, largest
 from lbw_policy.telemetry.samples import WEIGHT_SAMPLE, Pattern, solid
 from lbw_policy.telemetry.scopes import Scope, Scopes
+from lbw_policy.telemetry.stopwatch import Timed, as_it_is
 
 ACTIVATIONS = frozenset({"activation_outliers", "activation_variance", "activation_max"})
 OUTPUT_SAMPLE = WEIGHT_SAMPLE
@@ -30,14 +31,14 @@ class Activations:
     in every pass.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], scopes: Scopes) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module], scopes: Scopes, timed: Timed = as_it_is) -> None:
         self._names = list(modules)
         self._scopes = scopes.of(ACTIVATIONS)
         self._buffer = _new_buffer(modules)
         self._armed = True
         self._failure: Exception | None = None
         self._handles = [
-            module.register_forward_hook(functools.partial(self._sample, row))
+            module.register_forward_hook(timed(functools.partial(self._sample, row)))
             for row, module in enumerate(modules.values())
         ]
         self.by_layer: dict[str, dict[str, float]] = {"activation_outliers": {}, "activation_variance": {}}

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value
+from lbw_policy.telemetry.stopwatch import Timed, as_it_is
 
 ATTENTION = frozenset({"attention_logit_max"})
 LOGIT_SAMPLE = 1 << 18
@@ -32,7 +33,9 @@ class AttentionLogits:
     and compiled models are not seen.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, timed: Timed = as_it_is) -> None:
+        self.take = timed(self._take)
+        """Take note of the largest logit of one attention."""
         self._armed = True
         self._seen = False
         self._peak: torch.Tensor | None = None
@@ -86,8 +89,7 @@ class AttentionLogits:
             self._mode = None
             self._watching.close()
 
-    def take(self, logit: Callable[[], torch.Tensor]) -> None:
-        """Take note of the largest logit of one attention."""
+    def _take(self, logit: Callable[[], torch.Tensor]) -> None:
         # INVARIANT: a forward pass never fails for being watched; the failure becomes a note.
         try:
             found, last = logit().float(), self._peak

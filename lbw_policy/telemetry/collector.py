@@ -9,10 +9,11 @@ import torch
 from torch.optim import Optimizer
 
 from lbw_policy.errors import StateError
+from lbw_policy.semantics.signals import source_of
 from lbw_policy.telemetry.layers import Layers
 from lbw_policy.telemetry.readings import Due, Packet, Plan, Readings, Value
-from lbw_policy.telemetry.scopes import source_of
 from lbw_policy.telemetry.sources import by_layer, sources_for
+from lbw_policy.telemetry.stopwatch import Stopwatch
 
 _LAYER_EVERY = 10
 _SHORTENED = ("grad_norm", "grad_norm_max", "grad_norm_min")
@@ -25,13 +26,15 @@ class Collector:
     weights were set back or an update was left out. Ticks are taken to follow each other; a gap
     only makes the readings that need two ticks unavailable. A tick that is read again (by a closure)
     has readings of gradients, and none of what is sampled.
-    `AttachError` if the plan needs what optimizer and model do not have.
+    A `watch` is told the time of what runs inside the model's forward pass, and rests while the
+    transfer waits for an accelerator. `AttachError` if the plan needs what optimizer and model do not have.
     """
 
-    def __init__(self, optimizer: Optimizer, layers: Layers, plan: Plan) -> None:
+    def __init__(self, optimizer: Optimizer, layers: Layers, plan: Plan, watch: Stopwatch | None = None) -> None:
         self._plan = plan
-        self._every = dict.fromkeys(plan.layer_statistics, _LAYER_EVERY) | dict(plan.every)
-        self._sources = sources_for(optimizer, layers, plan)
+        self._watch = watch
+        self._sources = sources_for(optimizer, layers, plan, watch)
+        self.pace(plan.every)
         self._tick: int | None = None
         self._expect_loss(0)
 
@@ -42,6 +45,24 @@ class Collector:
         that the policy does not read, `TypeError` for anything that is not one number.
         """
         self._sources.observed.take(values)
+
+    def pace(self, every: Mapping[str, int], ranking: int = 1) -> None:
+        """Keep other distances between samples of the plan's sources from now on, before the tick is read.
+
+        What only ranks layers is sampled `ranking` times more rarely. Distances should grow by whole factors, and
+        shrink in a tick that reads the source: else the next reading may be unavailable.
+        """
+        rest = dict.fromkeys(self._plan.layer_statistics, _LAYER_EVERY * ranking)
+        self._every = rest | {key: every[key] for key in self._plan.every}
+
+    @property
+    def every(self) -> Mapping[str, int]:
+        """The ticks between two samples of each source at present, those too that only rank layers."""
+        return self._every
+
+    def due(self, tick: int) -> frozenset[str]:
+        """Return what is sampled in a tick."""
+        return frozenset(key for key, every in self._every.items() if tick % every == 0)
 
     def curvature(self, loss: torch.Tensor) -> None:
         """Take the loss, before its backward pass, for the signals that differentiate it twice; often does nothing."""
@@ -55,9 +76,9 @@ class Collector:
 
     def read(self, tick: int) -> Readings:
         """Measure what is due in this tick and return it; observed values are used up."""
-        sources, keys = self._sources, self._due(tick)
+        sources, keys = self._sources, self.due(tick)
         told = sources.observed.has("grad_norm")
-        due = Due(self._measured(keys), self._measured(self._due(tick + 1)), tick, tick == self._tick)
+        due = Due(self._measured(keys), self._measured(self.due(tick + 1)), tick, tick == self._tick)
         if self._tick is not None and tick not in (self._tick, self._tick + 1):
             self._start_anew()
         packet, values = Packet(), dict[str, Value]()
@@ -66,7 +87,7 @@ class Collector:
                 sources.sampler.begin()
             for source in sources:
                 source.measure(due, packet)
-            numbers = packet.unpack()
+            numbers = self._transferred(packet)
             for source in sources:
                 values.update(source.values(numbers))
         if told and sources.gradients.factor is None:
@@ -114,7 +135,7 @@ class Collector:
 
     def _expect_loss(self, tick: int) -> None:
         if self._sources.hessian is not None:
-            self._sources.hessian.expect(self._due(tick), tick)
+            self._sources.hessian.expect(self.due(tick), tick)
 
     def _restore_layers(self, found: Mapping[str, dict[str, float]]) -> None:
         sources = self._sources
@@ -124,15 +145,18 @@ class Collector:
         if sources.activations is not None:
             sources.activations.by_layer |= {name: found.get(name, {}) for name in sources.activations.by_layer}
 
-    def _due(self, tick: int) -> frozenset[str]:
-        return frozenset(key for key, every in self._every.items() if tick % every == 0)
-
     def _measured(self, keys: frozenset[str]) -> frozenset[str]:
         """Return the sources to measure; a gradient norm that the loop has told is needed for clipping only."""
         ranked = "grad_norm" in self._plan.layer_statistics
         if not self._plan.clips and not ranked and self._sources.observed.has("grad_norm"):
             keys = keys - {"grad_norm"}
         return frozenset(source_of(key) for key in keys)
+
+    def _transferred(self, packet: Packet) -> dict[str, list[float]]:
+        if self._watch is None or packet.on_host:
+            return packet.unpack()
+        with self._watch.resting():  # the host waits for the run's own work on the device
+            return packet.unpack()
 
     def _unclip(self, values: dict[str, Value]) -> None:
         """Scale the norms of layers and groups as the loop's clip scaled the whole, if it has told the norm before."""

@@ -82,6 +82,11 @@ class Packet:
         """Queue a real tensor of any shape; it comes back flat."""
         self._parts.setdefault(tensor.device, []).append((name, tensor.detach().reshape(-1)))
 
+    @property
+    def on_host(self) -> bool:
+        """Whether nothing in it lies on an accelerator."""
+        return all(device.type == "cpu" for device in self._parts)
+
     def unpack(self) -> dict[str, list[float]]:
         """Transfer everything and return the numbers by name (parts of one name are joined)."""
         numbers: dict[str, list[float]] = {}

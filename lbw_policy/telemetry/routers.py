@@ -12,6 +12,7 @@ from torch import nn
 
 from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value, largest
 from lbw_policy.telemetry.scopes import Scope, Scopes
+from lbw_policy.telemetry.stopwatch import Timed, as_it_is
 
 ROUTERS = frozenset({"router_load", "router_entropy", "router_dead"})
 ROUTER_NAMES = ("router", "gate", "gating")
@@ -52,7 +53,7 @@ class Routers:
     mean entropy of a token's routing over that of an even one.
     """
 
-    def __init__(self, routers: Mapping[str, Router], scopes: Scopes) -> None:
+    def __init__(self, routers: Mapping[str, Router], scopes: Scopes, timed: Timed = as_it_is) -> None:
         self._routers = routers
         self._scopes = scopes.of(ROUTERS)
         modules = {name: router.module for name, router in routers.items()}
@@ -62,7 +63,7 @@ class Routers:
         self._problem: str | None = None
         self._used, self._told = False, False
         self._handles = [
-            router.module.register_forward_hook(functools.partial(self._sample, name))
+            router.module.register_forward_hook(timed(functools.partial(self._sample, name)))
             for name, router in routers.items()
         ]
 

@@ -1,4 +1,4 @@
-"""Signals taken over one group of layers: how they are called, and what they are taken over."""
+"""Signals taken over one group of layers: what they are taken over."""
 
 from __future__ import annotations
 
@@ -7,24 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from attrs import frozen
 from torch import nn
 
+from lbw_policy.semantics.signals import group_of, source_of
 from lbw_policy.telemetry.layers import Layers
-
-_OF = " of "
-
-
-def key(source: str, group: str = "") -> str:
-    """Return what a plan calls a source taken over a group: `grad_norm of experts`; the source alone for all layers."""
-    return f"{source}{_OF}{group}" if group else source
-
-
-def source_of(key: str) -> str:
-    """Return the source of a key."""
-    return key.partition(_OF)[0]
-
-
-def group_of(key: str) -> str:
-    """Return the group of a key, empty for all layers."""
-    return key.partition(_OF)[2]
 
 
 @frozen
@@ -63,7 +47,7 @@ class Scopes:
         """Return the modules that lie in a scope: layers of it, or what holds one of its layers."""
         if not group_of(scope.key):
             return tuple(modules)
-        return tuple(name for name in modules if any(_within(layer, name) for layer in scope.layers))
+        return inside(scope.layers, modules)
 
     def _scope(self, key: str) -> Scope:
         group = group_of(key)
@@ -73,6 +57,12 @@ class Scopes:
     def _numbers(self, names: Iterable[str]) -> Iterator[int]:
         for name in names:
             yield from self.members[name]
+
+
+def inside(layers: Iterable[str], modules: Iterable[str]) -> tuple[str, ...]:
+    """Return the modules that are one of the layers, or hold one."""
+    layers = tuple(layers)
+    return tuple(name for name in modules if any(_within(layer, name) for layer in layers))
 
 
 def _within(layer: str, module: str) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from attrs import define, field
 from torch.optim import Optimizer
 
 from lbw_policy.errors import AttachError
-from lbw_policy.semantics.signals import LAYER_STATISTICS, SIGNALS, Need
+from lbw_policy.semantics.signals import LAYER_STATISTICS, SIGNALS, Need, group_of, source_of
 from lbw_policy.telemetry import moments
 from lbw_policy.telemetry.activations import ACTIVATIONS, Activations
 from lbw_policy.telemetry.attention import ATTENTION, AttentionLogits
@@ -23,7 +23,8 @@ from lbw_policy.telemetry.plugged import Plugged
 from lbw_policy.telemetry.readings import Plan, Source
 from lbw_policy.telemetry.routers import ROUTER_NAMES, ROUTERS, Routers, routers_of
 from lbw_policy.telemetry.samples import Sampler, gradient_scale
-from lbw_policy.telemetry.scopes import Scopes, group_of, source_of
+from lbw_policy.telemetry.scopes import Scopes, inside
+from lbw_policy.telemetry.stopwatch import Stopwatch, Timed, as_it_is
 from lbw_policy.telemetry.told import TELLABLE, LearningRate, Observed, StepTime
 from lbw_policy.telemetry.updates import UPDATES, Motion
 
@@ -55,7 +56,7 @@ class Sources:
         yield from (source for source in last if source is not None)
 
 
-def sources_for(optimizer: Optimizer, layers: Layers, plan: Plan) -> Sources:
+def sources_for(optimizer: Optimizer, layers: Layers, plan: Plan, watch: Stopwatch | None = None) -> Sources:
     """Return the sources of a plan; `AttachError` or `ValueError` if one of its signals cannot be measured here."""
     _check(plan, optimizer, layers)
     asked = frozenset(source_of(key) for key in plan.every) | plan.layer_statistics
@@ -68,7 +69,7 @@ def sources_for(optimizer: Optimizer, layers: Layers, plan: Plan) -> Sources:
         step_time=StepTime() if "step_time" in asked else None,
     )
     _add_sampled(found, asked, (optimizer, layers, plan, scopes))
-    _add_hooked(found, asked, layers, scopes)
+    _add_hooked(found, asked, (layers, scopes), watch.timed if watch else as_it_is)
     if "nonfinite_params" in asked:
         found.others.append(WeightCheck(layers, scopes))
     if "lr" in asked:
@@ -76,14 +77,25 @@ def sources_for(optimizer: Optimizer, layers: Layers, plan: Plan) -> Sources:
     return found
 
 
-def lacking(source: str, optimizer: Optimizer, layers: Layers) -> str | None:
-    """Return what a built-in source needs and this run does not have, or None."""
+def lacking(source: str, optimizer: Optimizer, layers: Layers, group: frozenset[str] | None = None) -> str | None:
+    """Return what a built-in source needs and this run, or the group of layers it is taken over, does not have."""
     if SIGNALS[source].need is Need.MODEL and layers.model is None:
         return "the model: attach with `model=`"
-    if source in ROUTERS and layers.model is not None and not routers_of(layers.model):
-        names = ", ".join(f"`{name}`" for name in ROUTER_NAMES)
-        return f"a router: no module of the model is called {names} and has a weight with one row for each expert"
+    if source in ROUTERS and layers.model is not None:
+        return _no_router(routers_of(layers.model), group)
+    if source in ACTIVATIONS and group is not None and not group & set(layers.modules):
+        return "a module: no layer of the group is one, so there are no outputs to sample"
     return moments.lacks(optimizer, source) if source in MOMENTS else None
+
+
+def _no_router(routers: Collection[str], group: frozenset[str] | None) -> str | None:
+    names = ", ".join(f"`{name}`" for name in ROUTER_NAMES)
+    if not routers:
+        return f"a router: no module of the model is called {names} and has a weight with one row for each expert"
+    if group is not None and not inside(group, routers):
+        known = ", ".join(f"`{name}`" for name in list(routers)[:3])
+        return f"a router: none of the model's ({known}) is a layer of the group, or holds one"
+    return None
 
 
 def _add_sampled(found: Sources, asked: frozenset[str], of: tuple[Optimizer, Layers, Plan, Scopes]) -> None:
@@ -108,13 +120,14 @@ def _scales(optimizer: Optimizer, gradients: GradientNorms) -> tuple[torch.Tenso
     return tuple(scale for scale in found if scale is not None)
 
 
-def _add_hooked(found: Sources, asked: frozenset[str], layers: Layers, scopes: Scopes) -> None:
+def _add_hooked(found: Sources, asked: frozenset[str], of: tuple[Layers, Scopes], timed: Timed) -> None:
+    layers, scopes = of
     if asked & ACTIVATIONS:
-        found.activations = Activations(layers.modules, scopes)
+        found.activations = Activations(layers.modules, scopes, timed)
     if layers.model is not None and asked & ATTENTION:
-        found.attention = AttentionLogits(layers.model)
+        found.attention = AttentionLogits(layers.model, timed)
     if layers.model is not None and asked & ROUTERS:
-        found.routers = Routers(routers_of(layers.model), scopes)
+        found.routers = Routers(routers_of(layers.model), scopes, timed)
     if asked & HESSIAN:
         found.hessian = Hessian(layers.distinct())
 
@@ -130,10 +143,11 @@ def _check(plan: Plan, optimizer: Optimizer, layers: Layers) -> None:
             raise ValueError(f"expected `{key}` every 1 tick or more, found {every}")
     if plan.layer_statistics - set(LAYER_STATISTICS):
         raise ValueError(f"layers have no statistic `{min(plan.layer_statistics - set(LAYER_STATISTICS))}`")
-    for source in sorted({source_of(key) for key in plan.every} | plan.layer_statistics):
-        missing = lacking(source, optimizer, layers) if source in SIGNALS else None
+    for key in sorted(plan.layer_statistics | set(plan.every)):
+        source = source_of(key)
+        missing = lacking(source, optimizer, layers, plan.groups.get(group_of(key))) if source in SIGNALS else None
         if missing:
-            raise AttachError(f"the signal `{source}` needs {missing}")
+            raise AttachError(f"the signal `{key}` needs {missing}")
     clash = plan.observed & {name for name in plan.every if not _told(name)}
     if clash:
         raise AttachError(f"`{min(clash)}` is measured by telemetry: observe it under another name")

@@ -74,7 +74,7 @@ def readings(policy: p.Policy, given: Given, tick: int) -> dict[str, float | Non
 
 def _norm(policy: p.Policy, given: Given, tick: int, source: str) -> float | None:
     """Return a norm that `clip` works on: what the first signal that reads it is given."""
-    names = (one.name for one in policy.signals if one.source == source and not one.observed)
+    names = (one.name for one in policy.signals if one.key == source and not one.observed)
     series = next((given[name] for name in names if name in given), None)
     return series[tick] if series else None
 

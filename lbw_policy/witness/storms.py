@@ -44,7 +44,7 @@ def telemetry(policy: p.Policy, draw: random.Random, ticks: int) -> Iterator[Tol
             left, mood = draw.choice((1, 2, 5, 20, 40)), _mood(draw, calm)
         left -= 1
         values = {name: _reading(draw, mood.signals[name], level) for name, level in calm.items()}
-        norms = [values[one.name] for one in policy.signals if one.source == "grad_norm"]
+        norms = [values[one.name] for one in policy.signals if one.key == "grad_norm"]
         yield Told(values, {one.name: _RISKS[mood.risk](draw) for one in policy.risks}, norms[0] if norms else None)
 
 

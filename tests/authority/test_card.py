@@ -70,6 +70,15 @@ def test_a_policy_that_only_watches_says_so_in_one_line() -> None:
     assert len(text.splitlines()) == 3
 
 
+def test_the_overhead_is_a_line_that_no_proof_covers() -> None:
+    text = 'lbw 1\npolicy p { }\nsignal loss = telemetry.loss\nalert a info when loss > 1 "a"\n'
+    bounded, open_ = (card(load(text + limits)) for limits in ("limits { overhead at most 2% }", ""))
+    assert "overhead" not in open_.as_text()
+    assert "  overhead  2% of a step, or it says that it cannot  tested" in bounded.as_text()
+    status = [next(line["status"] for line in one.as_list() if line["what"] == "overhead") for one in (bounded, open_)]
+    assert status == ["tested", "not bounded"]
+
+
 def test_a_halt_is_told_whether_a_rule_or_a_failure_causes_it() -> None:
     calm_, halting = only(p.Limits()), only(p.Limits(), p.Halt())
     found = [(line.value, line.words) for policy in (calm_, evolve(calm_, on_failure="halt"), halting)

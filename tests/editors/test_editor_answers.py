@@ -182,6 +182,10 @@ def test_dots_offer_parts() -> None:
         ("limits { rollback at most 9 steps back, at most 3 per 9 steps, at least 3 steps ", {"apart"}),
         ("alert a ", {"info", "warning", "critical"}),
         ("levels normal -> ", {"caution"}),
+        ("limits { ", {"skip", "intervene", "overhead"}),
+        ("limits { overhead ", {"at"}),
+        ("signal s = telemetry.grad_norm ", {"of"}),
+        ('layers experts = "*.experts.*"\nsignal s = telemetry.grad_norm of ', {"experts"}),
         ("level ", {"caution", "normal"}),
         ("level a { cooldown ", {"N steps"}),
         ("risk r { features ", {"standard", "jump", "zscore"}),
@@ -219,6 +223,26 @@ def test_a_name_leads_to_its_declaration(mark: str, shift: int, line: str | None
     found = _target(mark, shift)
 
     assert found == line if line is None else (found or "").startswith(line)
+
+
+def test_a_group_is_told_from_a_signal_of_the_same_name() -> None:
+    text = TEXT + 'layers part = "*.0"\nsignal part = telemetry.grad_norm of part\nlet more = part'
+    document, at = _document(text), text.index("norm of part") + 9
+
+    found, shown = definition(document, at), hover(document, at)
+    assert found is not None
+    assert text[found.span.start :].startswith('part = "*.0"')
+    assert shown is not None
+    assert 'layers part = "*.0"' in shown.markdown
+    value = definition(document, len(text) - 1)
+    assert value is not None
+    assert text[value.span.start :].startswith("part = telemetry")
+
+
+def test_a_group_offers_no_signals_and_a_signal_no_groups() -> None:
+    text = TEXT + 'layers part = "*.0"\n'
+    assert set(_complete(text + "signal s = telemetry.grad_norm of ")) == {"part"}
+    assert "part" not in _complete(text + "let more = ")
 
 
 def test_names_in_a_fallback_lead_to_their_declarations() -> None:

@@ -59,14 +59,12 @@ def _ends(grants: tuple[Grant, ...]) -> bool:
 
 
 def events(found: list[tuple[int, Grant]], action: str | None = None) -> list[int]:
-    """Return the ticks at which interventions of a kind began."""
+    """Return the ticks at which interventions of a kind began, or of any: a halt and a checkpoint are none."""
+    wanted = (lambda name: name == action) if action else (lambda name: name not in ("halt", "checkpoint"))
     return [
         tick
         for tick, grant in found
-        if grant.outcome is not Outcome.REFUSED
-        and grant.starts
-        and grant.request.action != "halt"
-        and action in (None, grant.request.action)
+        if grant.outcome is not Outcome.REFUSED and grant.starts and wanted(grant.request.action)
     ]
 
 

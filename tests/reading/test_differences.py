@@ -154,6 +154,22 @@ def test_what_is_done_instead_is_compared_with_its_amounts() -> None:
     assert found.after == "do skip else scale_lr by 0.4 else halt"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "direction"),
+    [
+        ("", "overhead at most 2%", "tighter"),
+        ("overhead at most 2%", "", "looser"),
+        ("overhead at most 2%", "overhead at most 2.5%", "looser"),
+        ("overhead at most 5%", "overhead at most 2%", "tighter"),
+    ],
+)
+def test_a_bound_on_the_overhead_is_tighter_than_a_wider_one_or_none(before: str, after: str, direction: str) -> None:
+    one, other = (load(BASE.replace("limits {", f"limits {{ {line}")) for line in (before, after))
+    (found,) = differences(one, other)
+    assert (found.part, found.what, found.direction.value) == ("limits", "overhead", direction)
+    assert found.after == (f"{after.replace('overhead ', '')} of a step" if after else None)
+
+
 def test_a_wider_spacing_is_tighter_and_one_that_goes_looser() -> None:
     spaced = BASE.replace("3 per 1_000 steps\n", "3 per 1_000 steps, at least 9 steps apart\n")
     (wider,) = differences(load(spaced), load(spaced.replace("9 steps apart", "20 steps apart")))

@@ -97,6 +97,13 @@ def test_what_is_done_instead_is_told_with_how_long_it_lasts() -> None:
     assert "What these limits refuse is recorded" in text
 
 
+def test_what_the_guard_may_cost_is_told_and_what_it_does_beyond() -> None:
+    text = said(load('lbw 1\npolicy p { }\nsignal loss = telemetry.loss\n'
+                     'alert a info when loss > 1 "a"\nlimits { overhead at most 2% }'))  # fmt: skip
+    assert "It measures its own time, and keeps it within 2% of that of a step" in text
+    assert "It changes nothing in the run." in text
+
+
 def test_a_policy_that_only_watches_says_so() -> None:
     text = said(load("monitor"))
     assert "It changes nothing in the run." in text

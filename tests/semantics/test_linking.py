@@ -345,8 +345,8 @@ def in_effect(limits: p.Limits) -> p.Limits:
 
 @given(limit_sets())
 def test_nothing_is_tighter_than_no_limits_at_all(limits: p.Limits) -> None:
-    """Only the budget of all interventions together is one more promise."""
-    assert loosenings(p.Limits(), evolve(limits, intervene=None)) == ()
+    """Only the budget of all interventions together, and that of the guard's own time, are one more promise."""
+    assert loosenings(p.Limits(), evolve(limits, intervene=None, overhead=None)) == ()
     assert {found.allowed for found in loosenings(limits, p.Limits())} <= {None}
 
 
@@ -354,15 +354,15 @@ def test_every_kind_of_limit_is_compared() -> None:
     budget = p.Budget(1, 10)
     full = p.Limits(
         scale_lr=p.ScaleLimit(0.5, 0.6), skip=p.SkipLimit(1, budget), clip=budget, rollback=p.RollbackLimit(1, budget),
-        freeze=p.FreezeLimit(0.1, 1), reset_moments=budget, checkpoint=budget, intervene=budget,
+        freeze=p.FreezeLimit(0.1, 1), reset_moments=budget, checkpoint=budget, intervene=budget, overhead=0.02,
         custom=(p.CustomLimit("mine", 0.0, 1.0, budget),),
     )  # fmt: skip
     for attribute in fields(p.Limits):
         less = evolve(full, **{attribute.name: () if attribute.name == "custom" else attribute.default})
         if attribute.name == "halt":
             assert loosenings(full, evolve(full, halt=False))
-        elif attribute.name == "intervene":
-            assert loosenings(less, full)
+        elif attribute.name in ("intervene", "overhead"):
+            assert [found.name for found in loosenings(less, full)] == [attribute.name]
         elif attribute.name != "clip":  # which `intervene` allows too
             assert [found.name for found in loosenings(full, less)] in ([attribute.name], ["mine"])
 

@@ -11,8 +11,9 @@ from runs import Net, backward, norm, only, tick
 from torch import nn, optim
 
 from lbw_policy.errors import AttachError
+from lbw_policy.semantics.signals import group_of, key, source_of
 from lbw_policy.telemetry import Collector, Layers, Plan
-from lbw_policy.telemetry.scopes import Scopes, group_of, key, source_of
+from lbw_policy.telemetry.scopes import Scopes
 
 GROUPS = {"middle": frozenset({"norm", "hidden"}), "ends": frozenset({"table", "head"})}
 GROUPED = (
