@@ -1,0 +1,232 @@
+"""What is foreseen comes true: every bit and number as the evaluator has it, every verdict as the limiter grants it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from attrs import evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import lbw_policy as lbw
+from lbw_policy.limits import Outcome
+from lbw_policy.machine import Evaluator, Session, Turn
+from lbw_policy.machine.ahead import Verdict
+from lbw_policy.machine.foresight import Foreseen, Foresight, Late, UnforeseenError
+from lbw_policy.machine.session import Present
+from lbw_policy.semantics.expressions import Condition, Number, Truth
+from lbw_policy.semantics.policy import (
+    Budget,
+    Clip,
+    Place,
+    Policy,
+    Reflex,
+    ScaleLimit,
+    ScaleLr,
+    Signal,
+    Skip,
+    SkipLimit,
+)
+from tests.machine.late import PlainOperations, bit, told
+from tests.strategies import (
+    SIGNALS,
+    anything,
+    conditions,
+    declarations,
+    foreseeable_conditions,
+    foreseeable_numbers,
+    lively_streams,
+    numbers,
+    unchecked_policies,
+)
+
+RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+Stream = list[dict[str, float | None]]
+
+
+def due(signals: tuple[Signal, ...], tick: int, values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {signal.name: values.get(signal.name) for signal in signals if not tick % signal.every}
+
+
+def hidden(values: Mapping[str, float | None], late: frozenset[str]) -> dict[str, Foreseen]:
+    """Return the readings with those of some signals where the host does not see them."""
+    return {name: Late(value) if name in late and value is not None else value for name, value in values.items()}
+
+
+def alike(one: float | None, other: float | None) -> bool:
+    return repr(one) == repr(other)
+
+
+late_signals = st.sampled_from((SIGNALS, SIGNALS, SIGNALS[:2], SIGNALS[1:2], ())).map(frozenset)
+
+
+def test_every_number_and_every_condition_comes_out_as_foreseen() -> None:
+    seen = Counter[str]()
+
+    @RELAXED
+    @given(
+        signals=declarations(),
+        number=foreseeable_numbers() | numbers(SIGNALS, ()),
+        condition=foreseeable_conditions() | conditions(SIGNALS, ()),
+        stream=lively_streams(),
+        late=late_signals,
+    )
+    def check(
+        signals: tuple[Signal, ...], number: Number, condition: Condition, stream: Stream, late: frozenset[str]
+    ) -> None:
+        evaluator = Evaluator(signals, (number,), (condition,))
+        for tick, values in enumerate(stream):
+            given_now = due(signals, tick, values)
+            foresight = Foresight(evaluator.compiled, PlainOperations(), tick, hidden(given_now, late))
+            found = _foreseen(foresight, number), _fires(foresight, condition)
+            evaluator.read(tick, given_now, {})
+            _agree(found, evaluator, seen)
+            evaluator.commit(quarantined=tick % 7 == 3)
+
+    check()
+    assert seen["number late"] > 100
+    assert seen["bit late"] > 100
+    assert seen["unforeseen"] < seen["number late"] + seen["number known"]
+
+
+def _foreseen(foresight: Foresight, number: Number) -> Foreseen | UnforeseenError:
+    try:
+        return foresight.number(number)
+    except UnforeseenError as error:
+        return error
+
+
+def _fires(foresight: Foresight, condition: Condition) -> object:
+    try:
+        return foresight.fires(condition)
+    except UnforeseenError as error:
+        return error
+
+
+def _agree(found: tuple[object, object], evaluator: Evaluator, seen: Counter[str]) -> None:
+    number, fires = found
+    if isinstance(number, UnforeseenError):
+        seen["unforeseen"] += 1
+    else:
+        assert alike(told(number), evaluator.number(0))  # type: ignore[arg-type]
+        seen["number late" if isinstance(number, Late) else "number known"] += 1
+    if not isinstance(fires, UnforeseenError):
+        assert bit(fires) == (evaluator.truth(0) >= Truth.UNKNOWN)  # type: ignore[arg-type]
+        seen["bit known" if isinstance(fires, bool) else "bit late"] += 1
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """Policies whose reflexes only skip, clip and scale, over levels that may ask for anything."""
+    amount = foreseeable_numbers() | numbers(SIGNALS, ())
+    action = st.just(Skip()) | st.builds(Clip, amount) | st.builds(ScaleLr, amount)
+    actions = st.lists(action, min_size=1, max_size=3).map(tuple)
+    reflex = st.builds(Reflex, st.just("r"), foreseeable_conditions(), actions, st.just(Place("p.lbw", 1)))
+    drawn = draw(unchecked_policies())
+    levels = drawn.levels if draw(st.booleans()) else drawn.levels[:1]
+    budget = st.builds(Budget, st.integers(1, 6), st.integers(1, 12))
+    roomy = evolve(
+        drawn.limits,
+        skip=SkipLimit(draw(st.integers(1, 4)), draw(budget)),
+        clip=draw(budget),
+        scale_lr=ScaleLimit(draw(st.sampled_from((0.01, 0.3))), draw(st.sampled_from((0.9, 1.0)))),
+        intervene=draw(st.none() | budget),
+    )
+    limits = draw(st.sampled_from((roomy, roomy, roomy, drawn.limits)))
+    return evolve(drawn, reflexes=tuple(draw(st.lists(reflex, min_size=1, max_size=3))), levels=levels, limits=limits)
+
+
+def granted(turn: Turn) -> tuple[bool, float | None, float | None]:
+    """Return what a turn does to its update: whether it skips, the factors of gradients and learning rate."""
+    found = {grant.request.action: grant.amount for grant in turn.grants if grant.outcome is not Outcome.REFUSED}
+    return "skip" in found, found.get("clip", 1.0), found.get("scale_lr", 1.0)
+
+
+def settled(verdict: Verdict) -> tuple[bool, float | None, float | None]:
+    return bit(verdict.skip), told(verdict.clip), told(verdict.scale)
+
+
+def test_the_limiter_grants_what_was_foreseen_and_levels_wait_where_it_takes_more() -> None:
+    seen = Counter[str]()
+
+    @RELAXED
+    @given(
+        policy=policies(),
+        stream=lively_streams(),
+        late=late_signals,
+        norms=st.lists(st.none() | anything | st.floats(10.0, 1e4), min_size=1, max_size=5),
+        failing=st.sampled_from((4, 10**9)),
+    )
+    def check(policy: Policy, stream: Stream, late: frozenset[str], norms: list[float | None], failing: int) -> None:
+        session = Session(policy, lagged=True)
+        for tick, values in enumerate(stream):
+            given_now, norm = due(policy.signals, tick, values), norms[tick % len(norms)]
+            hides = "grad" in late and norm is not None
+            verdict = _verdict(session, hidden(given_now, late), Late(norm) if hides else norm)
+            session.begin(given_now)
+            turn = session.decide({}, norm)
+            if verdict is None:
+                seen["waits"] += 1
+            else:
+                assert repr(settled(verdict)) == repr(granted(turn))
+                assert {grant.request.action for grant in turn.grants} <= {"skip", "clip", "scale_lr"}
+                seen.update(_met(verdict, turn))
+            session.finish(applied=turn.updates and bool((tick + 1) % failing))
+
+    check()
+    assert not {"skip", "clip", "scale_lr"} - {name for name, count in seen.items() if count > 10}, seen
+    assert not {"skip late", "clip late", "scale_lr late", "refused"} - set(seen), seen
+
+
+def _verdict(session: Session, values: Mapping[str, Foreseen], norm: Foreseen) -> Verdict | None:
+    try:
+        return session.foresee(Present(values), PlainOperations(), norm)
+    except UnforeseenError:
+        return None
+
+
+def _met(verdict: Verdict, turn: Turn) -> list[str]:
+    parts = {"skip": verdict.skip, "clip": verdict.clip, "scale_lr": verdict.scale}
+    found = [grant.request.action for grant in turn.grants if grant.outcome is not Outcome.REFUSED and grant.starts]
+    late = [f"{name} late" for name in found if not isinstance(parts[name], float | bool)]
+    return found + late + ["refused"] * any(grant.outcome is Outcome.REFUSED for grant in turn.grants)
+
+
+def test_a_session_that_looks_ahead_is_left_as_it_was() -> None:
+    @settings(RELAXED, max_examples=40)
+    @given(policy=policies(), stream=lively_streams())
+    def check(policy: Policy, stream: Stream) -> None:
+        session, other = Session(policy, lagged=True), Session(policy, lagged=True)
+        for tick, values in enumerate(stream):
+            given_now = due(policy.signals, tick, values)
+            _verdict(session, hidden(given_now, frozenset(SIGNALS)), Late(1.0))
+            turns = []
+            for one in (session, other):
+                one.begin(given_now)
+                turns.append(one.decide({}, 1.0))
+                one.finish(applied=turns[-1].updates)
+            assert repr(turns[0]) == repr(turns[1])
+        assert repr(session.state_dict()) == repr(other.state_dict())
+
+    check()
+
+
+def test_nothing_is_asked_of_the_device_for_what_the_host_knows() -> None:
+    """Before the window is warm, no operation; then only those that need the present reading."""
+    policy = lbw.load(
+        """lbw 1
+        policy p { doc "one reflex" }
+        signal loss = telemetry.loss
+        reflex spike { when loss > 3 * median(loss, 32 steps) do skip }
+        limits { skip at most 4 in a row, at most 20 per 100 steps  intervene at most 20 per 100 steps }"""
+    )
+    session, counts = Session(policy, lagged=True), []
+    for _ in range(12):
+        operations = PlainOperations()
+        session.foresee(Present({"loss": Late(1.0)}), operations, None)
+        counts.append(operations.count)
+        session.begin({"loss": 1.0})
+        session.decide({})
+        session.finish(applied=True)
+    assert counts == [0] * 8 + [4] * 4
