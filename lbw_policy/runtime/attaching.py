@@ -17,11 +17,14 @@ from lbw_policy.machine import Session
 from lbw_policy.machine.schedule import SnapshotSchedule
 from lbw_policy.record import Ledger, log
 from lbw_policy.risk import RiskModel
+from lbw_policy.runtime.ahead import Ahead
 from lbw_policy.runtime.effects import Effects, Given
 from lbw_policy.runtime.fit import check_fit, match_groups, plan_for
 from lbw_policy.runtime.guard import Guard, Parts
 from lbw_policy.runtime.hooks import Hooks
+from lbw_policy.runtime.ondevice import TensorOperations
 from lbw_policy.runtime.plugged import Plugged
+from lbw_policy.runtime.tiers import choose_tier
 from lbw_policy.semantics import Policy, load
 from lbw_policy.telemetry import Collector, Layers, Plan
 
@@ -39,6 +42,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     checkpoint: Callable[[], object] | None = None,
     snapshots: str | os.PathLike[str] = "device",
     rng: bool = False,
+    tier: str = "auto",
     mode: str = "act",
     seed: int = 0,
 ) -> Guard:
@@ -54,12 +58,14 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
         checkpoint: called by the action `checkpoint`, without arguments, before the update.
         snapshots: where those for `rollback` lie: `device` (beside the weights), `host`, or a directory.
         rng: whether a rollback restores the random number generators too, so that the same data diverges again.
+        tier: where reflexes act: `device`, without the host waiting for a step's numbers (levels then act one
+            step later), `host`, or `auto`: on a GPU the device if all of the policy fits there, else the host.
         mode: `act`, or `shadow` to decide and record without changing anything.
         seed: of the risk models.
 
     Raises:
-        AttachError: the policy does not fit, the optimizer is guarded already, or the snapshots need more
-            memory than there is.
+        AttachError: the policy does not fit, or not the tier, the optimizer is guarded already, or the
+            snapshots need more memory than there is.
         PolicyError: the policy does not check.
     """
     inner = _innermost(optimizer)
@@ -68,6 +74,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     _check_call(inner, mode)
     layers = Layers.of(inner, model)
     check_fit(policy, inner, layers, checkpoint)
+    device = choose_tier(tier, policy, inner, layers)
     extras = {"scheduler": scheduler, "scaler": scaler, "ema": ema, "rng": Generators() if rng else None}
     present = {name: extra for name, extra in extras.items() if extra is not None}
     given = Given(
@@ -79,9 +86,11 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     if given.snapshots and mode == "act":
         _reserve(given.snapshots)
     plugged = Plugged(policy, inner, model)
-    plan = evolve(plan_for(policy, model), plugins=plugged.measures, groups=given.groups)
+    plan = evolve(plan_for(policy, model), plugins=plugged.measures, groups=given.groups, waits=device is None)
     parts = _parts(policy, inner, layers, given, plan)
     parts.plugged = plugged
+    if device is not None:
+        parts.ahead = Ahead(parts.session, parts.collector, parts.effects, TensorOperations(device))
     parts.risks.update({risk.name: RiskModel(risk, seed) for risk in policy.risks})
     guard = Guard(parts, mode)
     guard.hooks = Hooks(inner, guard)
@@ -94,7 +103,7 @@ def _parts(policy: Policy, optimizer: Optimizer, layers: Layers, given: Given, p
         policy=policy,
         collector=Collector(optimizer, layers, plan),
         risks={},
-        session=Session(policy),
+        session=Session(policy, lagged=not plan.waits),
         effects=Effects(optimizer, layers, given),
         ledger=Ledger(),
     )
