@@ -22,7 +22,7 @@ _FORESEEN = frozenset({"skip", "clip", "scale_lr"})
 
 
 @frozen(eq=False)
-class Verdict:
+class Ruling:
     """What is done to one update: left out or not, the factor of its gradients, the factor of its learning rate."""
 
     skip: Bit
@@ -63,13 +63,13 @@ class Answering:
     norm: Foreseen
     allowance: Allowance
 
-    def verdict(self) -> Verdict:
+    def ruling(self) -> Ruling:
         """Return what the coming tick does to its update."""
         coming = Coming.of(self.machine, self.foresight)
         skip = self._skip(coming) if self.allowance.skip else False
         binds, clip = self._clip(coming, skip)
         spent = self._bits.either(skip, binds)
-        return Verdict(skip, clip, self._scale(coming, spent))
+        return Ruling(skip, clip, self._scale(coming, spent))
 
     @property
     def _bits(self) -> Bits:

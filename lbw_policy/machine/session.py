@@ -12,7 +12,7 @@ from attrs import frozen
 
 from lbw_policy import saved
 from lbw_policy.limits import Allowance, Grant, Limiter, Outcome, Request, Situation
-from lbw_policy.machine.ahead import Answering, Verdict
+from lbw_policy.machine.ahead import Answering, Ruling
 from lbw_policy.machine.decision import Decision
 from lbw_policy.machine.foresight import Foreseen, Foresight, Operations
 from lbw_policy.machine.machine import RiskValues, StateMachine
@@ -96,7 +96,7 @@ class Session:
         self._turn = None
         self.machine.begin(self.tick, {**values, **self._own_events()} if self._read_events else values)
 
-    def foresee(self, present: Present, operations: Operations, norm: Foreseen) -> Verdict:
+    def foresee(self, present: Present, operations: Operations, norm: Foreseen) -> Ruling:
         """Return what the coming tick's rules will be granted, from readings that are not all known to the host.
 
         `norm` is that of the gradients as they are now. Only of a lagged session, between `finish` and `begin`;
@@ -105,7 +105,7 @@ class Session:
         values = {**present.values, **self._own_events()} if self._read_events else present.values
         compiled = self.machine.evaluator.compiled
         foresight = Foresight(compiled, operations, self.tick, values, present.unseen)
-        return Answering(self.machine, foresight, norm, Allowance.of(self.limiter, self.tick)).verdict()
+        return Answering(self.machine, foresight, norm, Allowance.of(self.limiter, self.tick)).ruling()
 
     def _own_events(self) -> dict[str, float]:
         return {name: float(self._events[name]) for name in self._read_events}

@@ -7,7 +7,7 @@ from attrs import define, field
 
 from lbw_policy.limits import Outcome
 from lbw_policy.machine import Session, Turn
-from lbw_policy.machine.ahead import Verdict
+from lbw_policy.machine.ahead import Ruling
 from lbw_policy.machine.foresight import Foreseen, UnforeseenError
 from lbw_policy.machine.session import Present
 from lbw_policy.record import log
@@ -17,7 +17,7 @@ from lbw_policy.runtime.tiers import read_ahead
 from lbw_policy.semantics.walk import counted
 from lbw_policy.telemetry import Collector, Packet, Readings, Sent
 
-_VERDICT = "verdict"
+_RULING = "ruling"
 _DONE = ("skip", "clip", "scale_lr")
 
 
@@ -39,7 +39,7 @@ class Ahead:
     operations: TensorOperations
     trusted: bool = field(init=False, default=True)
     _sent: Sent | None = field(init=False, default=None)
-    _verdict: Verdict | None = field(init=False, default=None)
+    _ruling: Ruling | None = field(init=False, default=None)
     _done: tuple[float, float, float] | None = field(init=False, default=None)
     _read: frozenset[str] = field(init=False)
 
@@ -53,23 +53,23 @@ class Ahead:
         If it does not, nothing has been done: `settle` has the numbers for the host to decide on.
         """
         packet = self.collector.measure(self.session.tick)
-        self._verdict = self._foreseen() if acts and self.trusted else None
-        if self._verdict is not None:
-            self._queue(packet, self._verdict)
-            self.effects.act_ahead(self._verdict)
+        self._ruling = self._foreseen() if acts and self.trusted else None
+        if self._ruling is not None:
+            self._queue(packet, self._ruling)
+            self.effects.act_ahead(self._ruling)
         self._sent = packet.send()
-        return self._verdict is not None or not acts
+        return self._ruling is not None or not acts
 
     def settle(self) -> Readings:
         """Return the readings of the tick that was begun, waiting for them if they are not there yet."""
         assert self._sent is not None
         numbers, self._sent = self._sent.unpack(), None
-        self._done = self._told(numbers.pop(_VERDICT, None))
+        self._done = self._told(numbers.pop(_RULING, None))
         return self.collector.settle(numbers)
 
     def check(self, turn: Turn) -> None:
         """Raise `DisagreementError` unless what was done is what the limiter now grants."""
-        if self._verdict is None:
+        if self._ruling is None:
             return
         granted = {grant.request.action: grant.amount for grant in turn.grants if grant.outcome is not Outcome.REFUSED}
         right = (float("skip" in granted), granted.get("clip", 1.0), granted.get("scale_lr", 1.0))
@@ -77,13 +77,13 @@ class Ahead:
             done, wanted = (dict(zip(_DONE, one, strict=True)) for one in (self._done or (), right))
             raise DisagreementError(f"the device did {done}, and the limiter grants {wanted}")
 
-    def _foreseen(self) -> Verdict | None:
+    def _foreseen(self) -> Ruling | None:
         try:
-            verdict = self.session.foresee(self._present(), self.operations, self._norm())
+            ruling = self.session.foresee(self._present(), self.operations, self._norm())
         except UnforeseenError as reason:
             log.debug("tick %d waits for its numbers: %s", self.session.tick, reason)
             return None
-        return verdict if self.effects.can_act_ahead(verdict) else None
+        return ruling if self.effects.can_act_ahead(ruling) else None
 
     def _present(self) -> Present:
         tick, values, unseen = self.session.tick, dict[str, Foreseen](), set[str]()
@@ -103,18 +103,18 @@ class Ahead:
         norm = self.collector.present_norm()
         return self.operations.take(self.collector.present({"grad_norm"}).get("grad_norm") if norm is None else norm)
 
-    def _queue(self, packet: Packet, verdict: Verdict) -> None:
-        parts = (verdict.skip, verdict.clip, verdict.scale)
+    def _queue(self, packet: Packet, ruling: Ruling) -> None:
+        parts = (ruling.skip, ruling.clip, ruling.scale)
         if not all(isinstance(part, float | bool) for part in parts):
             tensor = self.operations.tensor
-            numbers = (self.operations.flag(verdict.skip), tensor(verdict.clip), tensor(verdict.scale))
-            packet.add(_VERDICT, torch.stack(numbers))
+            numbers = (self.operations.flag(ruling.skip), tensor(ruling.clip), tensor(ruling.scale))
+            packet.add(_RULING, torch.stack(numbers))
 
     def _told(self, numbers: list[float] | None) -> tuple[float, float, float] | None:
         if numbers is not None:
             skip, clip, scale = numbers
             return skip, clip, scale
-        found = self._verdict
+        found = self._ruling
         if found is None:
             return None
         assert isinstance(found.skip, bool)

@@ -24,7 +24,7 @@ from lbw_policy.actions import (
 )
 from lbw_policy.errors import StateError
 from lbw_policy.limits import Grant, Request
-from lbw_policy.machine.ahead import Verdict
+from lbw_policy.machine.ahead import Ruling
 from lbw_policy.machine.foresight import Late, LateTruth
 from lbw_policy.runtime.ondevice import held
 from lbw_policy.telemetry import Layers
@@ -101,15 +101,15 @@ class Effects:
             self._gradients.drop(self._held())
         return updates
 
-    def can_act_ahead(self, verdict: Verdict) -> bool:
-        """Tell whether a verdict can be carried out in this tick without the host knowing its numbers."""
-        if isinstance(verdict.skip, LateTruth) and unswitchable_now(self._optimizer):
+    def can_act_ahead(self, ruling: Ruling) -> bool:
+        """Tell whether a ruling can be carried out in this tick without the host knowing its numbers."""
+        if isinstance(ruling.skip, LateTruth) and unswitchable_now(self._optimizer):
             return False
-        return not isinstance(verdict.clip, Late) or self._gradients.reals()
+        return not isinstance(ruling.clip, Late) or self._gradients.reals()
 
-    def act_ahead(self, verdict: Verdict) -> None:
+    def act_ahead(self, ruling: Ruling) -> None:
         """Do to the coming update what the limiter will grant."""
-        skip, clip, scale = verdict.skip, verdict.clip, verdict.scale
+        skip, clip, scale = ruling.skip, ruling.clip, ruling.scale
         if isinstance(skip, LateTruth):
             self._switch.apply(held(skip))
         elif skip:

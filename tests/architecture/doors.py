@@ -19,7 +19,7 @@ HANDS = {"Gradients", "UpdateScale", "reset_moments"}
 GRANTED = {"turn.granted", "self._turn.granted"}
 """What may be handed to the guard's hands."""
 BY_GRANT = {"apply", "choose", "checkpoint", "act"}
-AHEAD = {"act_ahead": {"self._verdict"}}
+AHEAD = {"act_ahead": {"self._ruling"}}
 """What acts before the limiter is asked, on what it has said it will grant."""
 GIVING_BACK = {"release", "hold", "impossible", "go_on_freezing", "can_act_ahead"}
 
@@ -77,7 +77,7 @@ def _called(node: ast.Call, name: str) -> Iterator[str]:
         yield "sets an attribute of the run by name"
     if name in ("setattr", "delattr") and len(node.args) > 1 and not isinstance(node.args[1], ast.Constant):
         yield "sets an attribute by a computed name"
-    if name in ("Grant", "Verdict"):
+    if name in ("Grant", "Ruling"):
         yield f"makes a {name.lower()}"
 
 
@@ -104,6 +104,6 @@ def _handed(node: ast.Call, name: str) -> Iterator[str]:
     if name in BY_GRANT and not (node.args and ast.unparse(node.args[0]) in GRANTED):
         yield f"calls `{name}` of the guard's hands without grants"
     elif name in AHEAD and not (node.args and ast.unparse(node.args[0]) in AHEAD[name]):
-        yield f"calls `{name}` of the guard's hands without a verdict"
+        yield f"calls `{name}` of the guard's hands without a ruling"
     elif name not in BY_GRANT | GIVING_BACK | set(AHEAD):
         yield f"calls the unknown `{name}` of the guard's hands"

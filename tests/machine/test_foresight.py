@@ -1,4 +1,4 @@
-"""What is foreseen comes true: every bit and number as the evaluator has it, every verdict as the limiter grants it."""
+"""What is foreseen comes true: every bit and number as the evaluator has it, every ruling as the limiter grants it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import lbw_policy as lbw
 from lbw_policy.limits import Outcome
 from lbw_policy.machine import Evaluator, Session, Turn
-from lbw_policy.machine.ahead import Verdict
+from lbw_policy.machine.ahead import Ruling
 from lbw_policy.machine.foresight import Foreseen, Foresight, Late, UnforeseenError
 from lbw_policy.machine.session import Present
 from lbw_policy.semantics.expressions import Condition, Number, Truth
@@ -143,8 +143,8 @@ def granted(turn: Turn) -> tuple[bool, float | None, float | None]:
     return "skip" in found, found.get("clip", 1.0), found.get("scale_lr", 1.0)
 
 
-def settled(verdict: Verdict) -> tuple[bool, float | None, float | None]:
-    return bit(verdict.skip), told(verdict.clip), told(verdict.scale)
+def settled(ruling: Ruling) -> tuple[bool, float | None, float | None]:
+    return bit(ruling.skip), told(ruling.clip), told(ruling.scale)
 
 
 def test_the_limiter_grants_what_was_foreseen_and_levels_wait_where_it_takes_more() -> None:
@@ -163,15 +163,15 @@ def test_the_limiter_grants_what_was_foreseen_and_levels_wait_where_it_takes_mor
         for tick, values in enumerate(stream):
             given_now, norm = due(policy.signals, tick, values), norms[tick % len(norms)]
             hides = "grad" in late and norm is not None
-            verdict = _verdict(session, hidden(given_now, late), Late(norm) if hides else norm)
+            ruling = _ruling(session, hidden(given_now, late), Late(norm) if hides else norm)
             session.begin(given_now)
             turn = session.decide({}, norm)
-            if verdict is None:
+            if ruling is None:
                 seen["waits"] += 1
             else:
-                assert repr(settled(verdict)) == repr(granted(turn))
+                assert repr(settled(ruling)) == repr(granted(turn))
                 assert {grant.request.action for grant in turn.grants} <= {"skip", "clip", "scale_lr"}
-                seen.update(_met(verdict, turn))
+                seen.update(_met(ruling, turn))
             session.finish(applied=turn.updates and bool((tick + 1) % failing))
 
     check()
@@ -179,15 +179,15 @@ def test_the_limiter_grants_what_was_foreseen_and_levels_wait_where_it_takes_mor
     assert not {"skip late", "clip late", "scale_lr late", "refused"} - set(seen), seen
 
 
-def _verdict(session: Session, values: Mapping[str, Foreseen], norm: Foreseen) -> Verdict | None:
+def _ruling(session: Session, values: Mapping[str, Foreseen], norm: Foreseen) -> Ruling | None:
     try:
         return session.foresee(Present(values), PlainOperations(), norm)
     except UnforeseenError:
         return None
 
 
-def _met(verdict: Verdict, turn: Turn) -> list[str]:
-    parts = {"skip": verdict.skip, "clip": verdict.clip, "scale_lr": verdict.scale}
+def _met(ruling: Ruling, turn: Turn) -> list[str]:
+    parts = {"skip": ruling.skip, "clip": ruling.clip, "scale_lr": ruling.scale}
     found = [grant.request.action for grant in turn.grants if grant.outcome is not Outcome.REFUSED and grant.starts]
     late = [f"{name} late" for name in found if not isinstance(parts[name], float | bool)]
     return found + late + ["refused"] * any(grant.outcome is Outcome.REFUSED for grant in turn.grants)
@@ -200,7 +200,7 @@ def test_a_session_that_looks_ahead_is_left_as_it_was() -> None:
         session, other = Session(policy, lagged=True), Session(policy, lagged=True)
         for tick, values in enumerate(stream):
             given_now = due(policy.signals, tick, values)
-            _verdict(session, hidden(given_now, frozenset(SIGNALS)), Late(1.0))
+            _ruling(session, hidden(given_now, frozenset(SIGNALS)), Late(1.0))
             turns = []
             for one in (session, other):
                 one.begin(given_now)
