@@ -130,8 +130,8 @@ class Session:
 
     @property
     def due(self) -> bool:
-        """Whether a lagged run takes a snapshot after the present tick's update, as far as is known."""
-        calm = self.level == self.policy.levels[0].name and (self._turn is None or self._turn.updates)
+        """Whether a lagged run takes a snapshot after the coming tick's update, by what is known before it."""
+        calm = self.machine.configuration.level == 0
         return calm and self.schedule is not None and self.schedule.due(self.progress)
 
     def finish(self, *, applied: bool, captured: int | None = None) -> Upkeep:

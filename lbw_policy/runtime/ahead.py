@@ -52,6 +52,7 @@ class Ahead:
 
         If it does not, nothing has been done: `settle` has the numbers for the host to decide on.
         """
+        self._done = None
         packet = self.collector.measure(self.session.tick)
         self._ruling = self._foreseen() if acts and self.trusted else None
         if self._ruling is not None:
@@ -66,6 +67,11 @@ class Ahead:
         numbers, self._sent = self._sent.unpack(), None
         self._done = self._told(numbers.pop(_RULING, None))
         return self.collector.settle(numbers)
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the update of the tick whose numbers are there was left out on the device."""
+        return self._done is not None and self._done[0] != 0.0
 
     def check(self, turn: Turn) -> None:
         """Raise `DisagreementError` unless what was done is what the limiter now grants."""

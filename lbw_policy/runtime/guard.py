@@ -24,16 +24,14 @@ from lbw_policy.runtime.effects import Effects
 from lbw_policy.runtime.hooks import Hooks
 from lbw_policy.runtime.plugged import Plugged
 from lbw_policy.runtime.records import Recorder
+from lbw_policy.runtime.silence import Silence
 from lbw_policy.runtime.summary import Summary, summarise
 from lbw_policy.semantics.policy import Policy
-from lbw_policy.semantics.signals import SIGNALS, Need
 from lbw_policy.telemetry import Collector, Readings
 
 _VERSION = 2
 _MOST_FAILURES = 10
 """After this many failing ticks in a row the guard stops trying; the run goes on unguarded."""
-_PATIENCE = 20
-"""Ticks after which a signal that the loop should observe and never did is worth a warning."""
 
 
 @define(eq=False)
@@ -66,13 +64,11 @@ class Guard:
         self._readings = Readings({}, {})
         self._turn: Turn | None = None
         self._updates = True
-        self._gone_on = False
+        self._gone_on = self._due = False
         self._left: bool | None = None
         self._captured: int | None = None
         self._failures = 0
-        self._ticks = 0
-        told = {signal.name: _told(signal.source, signal.observed) for signal in parts.policy.signals}
-        self._silent: dict[str, str] | None = {name: call for name, call in told.items() if call}
+        self._silence = Silence(parts.policy)
 
     # For the training loop and its author
 
@@ -195,6 +191,7 @@ class Guard:
         """Decide and act; raises Halted if the policy stops the run. A failure of the guard itself never spreads."""
         try:
             self._arrive()
+            self._due = self._parts.session.machine.lagged and self._parts.session.due
             self._decide_or_fail()
         except BaseException:  # a halt, or an interrupt from the keyboard
             self.abandon()
@@ -274,7 +271,7 @@ class Guard:
             ahead.trusted = False
             self._failed(error)
         finally:
-            self._end(applied=applied and self._updates)
+            self._end(applied=applied and self._updates and not ahead.skipped)
 
     def _judge(self) -> Turn:
         """Decide on the readings, and record it."""
@@ -282,24 +279,14 @@ class Guard:
         for text in self._readings.notes:
             self._recorder.warn(self, self.tick, text)
         values = by_signal(self.policy, self.tick, self._readings.values)
-        self._notice_silence(values)
+        for text in self._silence.notice(values):
+            self._recorder.warn(self, self.tick, text)
         impossible = self._parts.effects.impossible
         self._turn = self._deciding.decide(values, self._readings.values, impossible, self._readings.norm)
         largest = self._readings.values.get("grad_norm_max")
         self._parts.effects.choose(self._turn.granted, self._readings.layers, math.nan if largest is None else largest)
         self._recorder.tick(self, self._turn, self._parts.effects.frozen)
         return self._turn
-
-    def _notice_silence(self, values: Mapping[str, float | None]) -> None:
-        self._ticks += 1
-        if self._silent is None:
-            return
-        self._silent = {name: call for name, call in self._silent.items() if values.get(name) is None}
-        if self._ticks > _PATIENCE:
-            for name, call in sorted(self._silent.items()):
-                text = f"signal `{name}` was never observed: call `{call}`"
-                self._recorder.warn(self, self.tick, text)
-            self._silent = None
 
     def _act(self, turn: Turn) -> None:
         """Carry out the grants; their records are already made."""
@@ -334,12 +321,11 @@ class Guard:
     def _close(self, *, applied: bool) -> None:
         """End the present step: its tick too, unless that waits for its numbers."""
         gone_on, self._gone_on = self._gone_on, False
-        session = self._parts.session
-        due = applied and session.machine.lagged and (gone_on or self._turn is not None) and session.due
+        due, self._due = self._due and applied and (gone_on or self._turn is not None), False
         self._left = applied if gone_on else None
         try:
             if due:
-                self._capture_early(session)
+                self._capture_early(self._parts.session)
         finally:
             if not gone_on:
                 self._end(applied=applied)
@@ -455,13 +441,6 @@ class Guard:
         schedule, snapshots = self._parts.session.schedule, self._parts.effects.snapshots
         if self.mode == "act" and schedule and snapshots:
             schedule.keep_only({(one.tick, one.progress) for one in snapshots.slots})
-
-
-def _told(source: str, observed: bool) -> str:
-    """Return what the loop calls to tell a signal, empty for one that is measured."""
-    if observed or source == "loss":
-        return "guard.observe(...)"
-    return "guard.curvature(loss)" if source in SIGNALS and SIGNALS[source].need is Need.CURVATURE else ""
 
 
 def _cause(halt: Grant, turn: Turn) -> str:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn, optim
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import lbw_policy as lbw
+from lbw_policy.runtime.ondevice import TensorOperations
 from lbw_policy.semantics.policy import Policy
 from lbw_policy.telemetry import gradients
+from lbw_policy.telemetry.readings import Sent
 from tests.runtime.device_runs import OPTIMIZERS, Run, Told, policies, same, tellings
+from tests.runtime.hostile_world import ExplosionError, Picture, alike
+from tests.runtime.loops import acted, at, loss_of, policy, small, train
 
-RELAXED = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+RELAXED = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 kinds = st.sampled_from(tuple(OPTIMIZERS))
 
 
@@ -28,8 +40,9 @@ def no_second_look() -> Iterator[None]:
 
 
 def went(run: Run, seen: Counter[str]) -> None:
-    """Count what a run granted, and how many of its ticks waited."""
+    """Count what a run granted, its steps, and those whose numbers nobody waited for."""
     seen.update(record.action for record in run.guard.interventions if record.outcome in ("granted", "reduced"))
+    seen.update({"steps": run.step, "gone on": run.gone_on})
 
 
 def test_without_levels_both_tiers_do_and_record_the_same() -> None:
@@ -48,7 +61,8 @@ def test_without_levels_both_tiers_do_and_record_the_same() -> None:
         went(runs[0], seen)
 
     check()
-    assert min(seen[action] for action in ("skip", "clip", "scale_lr")) >= 10, seen
+    assert min(seen[action] for action in ("skip", "clip", "scale_lr")) > 0, seen
+    assert seen["gone on"] > 0.6 * seen["steps"]
 
 
 def test_with_levels_a_run_that_does_not_wait_is_one_that_waits_for_every_tick() -> None:
@@ -66,4 +80,359 @@ def test_with_levels_a_run_that_does_not_wait_is_one_that_waits_for_every_tick()
         went(runs[0], seen)
 
     check()
-    assert min(seen[action] for action in ("skip", "clip", "scale_lr", "freeze")) >= 5, seen
+    assert min(seen[action] for action in ("skip", "clip", "scale_lr", "freeze")) > 0, seen
+    assert seen["gone on"] > 0.2 * seen["steps"]
+
+
+# What a step does
+
+RULES = """
+reflex broken { when not finite(loss) or not finite(grad)  do skip }
+reflex spike  { when grad > 4 * median(grad, 32 steps)     do skip }
+reflex tall   { when grad > 1.2 * median(grad, 32 steps)   do clip to median(grad, 32 steps) }
+reflex slow   { when zscore(loss, 32 steps) > 0.5          do scale_lr by 0.5 }
+"""
+LEVELS = """
+reflex broken { when not finite(grad) do skip }
+levels normal -> caution
+level caution {
+  enter when loss > 3 * median(loss, 32 steps)    for 2 of 3 steps
+  leave when loss < 1.5 * median(loss, 32 steps)  for 3 steps
+  do rollback at most 20 steps
+  do scale_lr by 0.5  restore over 4 steps
+}
+"""
+
+
+def fused(rules: str = RULES, tier: str = "device", **options: Any) -> tuple[nn.Module, optim.Optimizer, lbw.Guard]:  # noqa: ANN401
+    """Return a guarded training on a fused AdamW."""
+    model, optimizer = small(lambda held, **given: optim.AdamW(held, fused=True, **given))
+    return model, optimizer, lbw.attach(optimizer, policy(rules), model=model, tier=tier, **options)
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def backward(model: nn.Module, step: int) -> torch.Tensor:
+    """Make a step's gradients, as a closure does."""
+    model.zero_grad()
+    loss = spoilt(loss_of(model, step), step)
+    loss.backward()
+    return loss
+
+
+def spoilt(loss: torch.Tensor, step: int) -> torch.Tensor:
+    return loss * {30: 1e3, 31: 1e3, 40: math.nan, 50: 3.0}.get(step, 1.0)
+
+
+def test_a_real_training_is_the_same_in_both_tiers() -> None:
+    results = []
+    for tier in ("host", "device"):
+        model, optimizer, guard = fused(tier=tier)
+        train(model, optimizer, range(60), guard, spoilt)
+        results.append((weights(model), str(guard.summary()).replace(tier, "-"), guard.interventions))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+    assert repr(results[0][2]) == repr(results[1][2])
+    assert {record.action for record in results[0][2]} == {"skip", "clip", "scale_lr"}
+
+
+class Reading(TorchDispatchMode):
+    """Notes every operation that reads a number from the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - torch's own
+        name = func._schema.name.removeprefix("aten::")
+        if name in ("_local_scalar_dense", "item", "nonzero", "equal", "is_nonzero", "_assert_async"):
+            self.read.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_before_an_update_nothing_is_read_but_the_last_steps_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step reads once, at its beginning, what the step before has sent; its own packet is left alone."""
+    model, optimizer, guard = fused()
+    train(model, optimizer, range(40), guard)
+    lists, packets = [], list[tuple[int, Any]]()
+    read, unpack = torch.Tensor.tolist, Sent.unpack
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: lists.append(guard.tick) or read(tensor))
+    monkeypatch.setattr(Sent, "unpack", lambda sent: packets.append((step, sent)) or unpack(sent))
+    for step in range(40, 60):
+        optimizer.zero_grad()
+        loss = spoilt(loss_of(model, step), step)
+        loss.backward()
+        with Reading() as mode:
+            guard.observe(loss=loss.detach())
+            guard.before_update()
+            guard.after_update()
+        assert mode.read == []
+        optimizer.zero_grad()
+    assert [number for number, _ in packets] == list(range(40, 60))
+    assert len(lists) == 20
+
+
+def test_a_flood_is_skipped_as_often_as_the_limits_allow_and_no_more() -> None:
+    """Three in a row; the fourth NaN reaches the weights, for nobody may keep it out."""
+    model, optimizer, guard = fused("reflex broken { when not finite(grad) do skip }")
+    train(model, optimizer, range(10), guard)
+    for number in range(10, 14):
+        assert bool(weights(model).isfinite().all())
+        train(model, optimizer, [number], guard, at([number], math.nan))
+    assert not bool(weights(model).isfinite().any())
+    guard.catch_up()
+    assert acted(guard, "skip") == [10, 11, 12]
+
+
+def test_a_step_is_recorded_when_the_next_one_begins() -> None:
+    model, optimizer, guard = fused("reflex broken { when not finite(grad) do skip }")
+    train(model, optimizer, range(10), guard, at([9], math.nan))
+    assert (guard.tick, guard.progress, acted(guard, "skip")) == (10, 9, [])
+    train(model, optimizer, [10], guard)
+    assert acted(guard, "skip") == [9]
+    assert guard.summary().progress == 10
+    assert guard.tick == 11
+
+
+def test_a_rollback_brings_back_what_was_there_after_an_update_buffers_and_all() -> None:
+    model, optimizer, guard = fused(LEVELS)
+    past = []
+    for number in range(60):
+        train(model, optimizer, [number], guard, at(range(40, 46), 50.0))
+        past.append(Picture.of(optimizer, model))
+    (back,) = acted(guard, "rollback")
+    found = past[back]
+    assert back == 42  # the second high loss is at step 41, and levels act one step later
+    assert any(alike([found.weights, found.state], [one.weights, one.state]) for one in past[: back - 1])
+    assert guard.tier == "device"
+    assert not [record for record in guard.interventions if record.action == "failure"]
+
+
+def test_a_snapshot_holds_the_buffers_of_its_own_step() -> None:
+    """It is taken after the update: the next batch, which may be the broken one, has not touched the statistics yet."""
+    model, optimizer, guard = fused(LEVELS)
+    train(model, optimizer, range(1), guard)
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    train(model, optimizer, [1], guard)
+    guard._parts.effects.snapshots.restore(1)
+    assert alike(buffers, list(model.buffers()))
+
+
+def test_shadow_changes_nothing_and_records_what_it_would_have_done() -> None:
+    results = []
+    for tier in ("host", "device"):
+        model, optimizer, guard = fused(tier=tier, mode="shadow")
+        train(model, optimizer, range(60), guard, spoilt)
+        guard.catch_up()
+        results.append((weights(model), repr(guard.interventions)))
+    model, optimizer = small(lambda held, **given: optim.AdamW(held, fused=True, **given))
+    train(model, optimizer, range(60), None, spoilt)
+    assert results[0][1] == results[1][1] != "()"
+    assert alike(results[1][0], weights(model))
+
+
+def test_a_run_that_is_saved_and_resumed_is_one_that_was_not() -> None:
+    whole, _, _ = results = fused(LEVELS)
+    train(*results[:2], range(70), results[2], at(range(40, 46), 50.0))
+    model, optimizer, guard = fused(LEVELS)
+    train(model, optimizer, range(43), guard, at(range(40, 46), 50.0))
+    state = guard.state_dict(snapshots=True)
+    json.dumps({name: part for name, part in state.items() if name != "snapshots"}, allow_nan=True)
+    other = fused(LEVELS)
+    other[0].load_state_dict(model.state_dict())
+    other[1].load_state_dict(optimizer.state_dict())
+    other[2].load_state_dict(state)
+    train(*other[:2], range(43, 70), other[2], at(range(40, 46), 50.0))
+    assert torch.equal(weights(other[0]), weights(whole))
+    results[2].catch_up()
+    other[2].catch_up()
+    assert repr(other[2].interventions) == repr(results[2].interventions)
+
+
+def test_a_state_of_the_host_tier_goes_on_in_the_device_tier() -> None:
+    model, optimizer, guard = fused(LEVELS, tier="host")
+    train(model, optimizer, range(30), guard)
+    state = guard.state_dict(snapshots=True)
+    guard.detach()
+    resumed = lbw.attach(optimizer, policy(LEVELS), model=model, tier="device")
+    resumed.load_state_dict(state)
+    train(model, optimizer, range(30, 60), resumed, at([40], math.nan))
+    assert resumed.summary().actions == {"skip": {"granted": 1}}
+    assert resumed.tick == 60
+
+
+@pytest.mark.parametrize("unscale", [False, True])
+def test_with_a_gradient_scaler_both_tiers_agree_and_its_own_verdict_is_kept(unscale: bool) -> None:
+    results = []
+    for tier in ("host", "device"):
+        model, optimizer, guard = fused(tier=tier)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=10)
+        for step in range(60):
+            optimizer.zero_grad()
+            loss = spoilt(loss_of(model, step), step)
+            scaler.scale(loss).backward()
+            if step == 25:
+                next(iter(model.parameters())).grad[0, 0] = math.inf
+            if unscale:
+                scaler.unscale_(optimizer)
+            guard.observe(loss=loss.detach())
+            scaler.step(optimizer)
+            scaler.update()
+            assert not hasattr(optimizer, "found_inf")
+        guard.catch_up()
+        results.append((weights(model), scaler.get_scale(), repr(guard.interventions)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1:] == results[1][1:]
+    assert bool(results[0][0].isfinite().all())
+
+
+def test_with_a_closure_both_tiers_agree() -> None:
+    results = []
+    for tier in ("host", "device"):
+        model, optimizer, guard = fused(tier=tier)
+        for step in range(60):
+            optimizer.step(partial(backward, model, step))
+        guard.catch_up()
+        results.append((weights(model), repr(guard.interventions)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1] != "()"
+
+
+def test_fused_momentum_waits_until_each_parameter_has_some() -> None:
+    """Its kernel would leave the buffers of a first step that is left out uninitialised."""
+    model, optimizer = small(lambda held, **given: optim.SGD(held, momentum=0.9, fused=True, **given))
+    guard = lbw.attach(optimizer, policy("reflex broken { when not finite(grad) do skip }"), model=model, tier="device")
+    train(model, optimizer, range(2), guard, at(range(2), math.nan))
+    assert guard._left is None
+    assert acted(guard, "skip") == [0, 1]
+    train(model, optimizer, range(2, 4), guard)
+    assert guard._left is not None
+    assert bool(weights(model).isfinite().all())
+
+
+# What goes wrong
+
+
+def test_a_wrong_ruling_is_recorded_and_ends_the_trust_in_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer, guard = fused("reflex broken { when grad > 100 * median(grad, 32 steps) do skip }")
+    train(model, optimizer, range(20), guard)
+    real = TensorOperations.compare
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorOperations, "compare", lambda *given: TensorOperations.invert(given[0], real(*given)))
+        before = weights(model)
+        train(model, optimizer, [20], guard)
+        assert torch.equal(before, weights(model))  # it was skipped for nothing
+        train(model, optimizer, range(21, 30), guard)
+    failures = [record for record in guard.interventions if record.action == "failure"]
+    assert [record.tick for record in failures] == [20]
+    assert "the device did {'skip': 1.0" in failures[0].reason
+    assert (guard.tier, guard.progress, guard.summary().tier) == ("host", 29, "host")
+    train(model, optimizer, [30], guard, at([30], 1e6))
+    assert acted(guard, "skip") == [30]
+
+
+@pytest.mark.parametrize("lr", [0.01, torch.tensor(0.01)])
+@pytest.mark.parametrize("error", [ExplosionError, KeyboardInterrupt])
+def test_a_step_that_raises_leaves_everything_as_it_was(error: type[BaseException], lr: Any) -> None:  # noqa: ANN401
+    rules = "reflex slow { when loss > 0 do scale_lr by 0.5  do skip }"
+    model, optimizer = small(lambda held, **given: optim.AdamW(held, fused=True, **{**given, "lr": lr}))
+    guard = lbw.attach(optimizer, policy(rules), model=model, tier="device")
+
+    def explode(*_: object) -> None:
+        raise error
+
+    before = weights(model)
+    gradients_before: list[torch.Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizer, "_init_group", explode)
+        loss_of(model, 0).backward()
+        gradients_before += [parameter.grad.clone() for parameter in model.parameters()]
+        guard.observe(loss=1.0)
+        with pytest.raises(error):
+            optimizer.step()
+    guard.observe(loss=1.0)
+    assert not hasattr(optimizer, "found_inf")
+    assert optimizer.param_groups[0]["lr"] is lr or optimizer.param_groups[0]["lr"] == lr
+    assert alike(gradients_before, [parameter.grad for parameter in model.parameters()])
+    assert torch.equal(before, weights(model))
+    assert guard.tick == 1
+    guard.catch_up()
+    assert (guard.tick, guard.progress, acted(guard, "skip")) == (1, 0, [0])
+    train(model, optimizer, range(1, 3), guard)
+    guard.detach()
+    assert guard.progress == 0
+
+
+def test_detaching_ends_the_last_step_and_leaves_the_optimizer_bare() -> None:
+    model, optimizer, guard = fused("reflex broken { when not finite(grad) do skip }")
+    train(model, optimizer, range(5), guard, at([4], math.nan))
+    guard.detach()
+    assert acted(guard, "skip") == [4]
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    assert not hasattr(optimizer, "found_inf")
+
+
+# What does not fit
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        ("reflex a { when not finite(loss) do halt }", "reflex `a` does `halt`, which the host must do"),
+        ("reflex a { when not finite(loss) do skip else halt }", "does `skip` else `halt`, and only the host knows"),
+        ("reflex a { when log(loss) > 3 do skip }", "takes `log` of a present reading"),
+        ("reflex a { when slope(loss, 32 steps) > 3 do skip }", "takes `slope` of a present reading"),
+        ("reflex a { when loss > 3 do clip layers to 1 }", "does `clip layers`, which needs each layer's norm"),
+        (
+            "signal update = telemetry.update_ratio reflex a { when update > 3 do skip }",
+            "reads the built-in signal `update_ratio` in every tick, which the host computes",
+        ),
+        (
+            "risk r { horizon 5 steps features standard alarm at most 1 false per 100 steps trust after 20 steps "
+            "model logistic fallback 0% } reflex a { when r > 30% do skip }",
+            "reads the risk `r`, which the host computes",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_reflex_and_the_reason(rules: str, reason: str) -> None:
+    with pytest.raises(lbw.AttachError) as caught:
+        fused(rules)
+    assert str(caught.value).startswith("policy `p` does not fit the device tier: reflex `a` ")
+    assert reason in str(caught.value)
+
+
+def test_an_optimizer_that_is_not_fused_is_refused_for_what_needs_its_kernels_only() -> None:
+    model, optimizer = small()
+    with pytest.raises(lbw.AttachError, match="reflex `a` does `skip`, and `AdamW` is not fused"):
+        lbw.attach(optimizer, policy("reflex a { when not finite(loss) do skip }"), tier="device")
+    guard = lbw.attach(optimizer, policy("reflex a { when grad > 0.1 do clip to 0.1 }"), tier="device")
+    train(model, optimizer, range(5), guard)
+    guard.catch_up()
+    assert acted(guard, "clip") == [0, 1, 2, 3, 4]
+
+
+def test_every_reason_is_named() -> None:
+    with pytest.raises(lbw.AttachError) as caught:
+        fused("reflex a { when log(loss) > 3 do halt } reflex b { when slope(grad, 32 steps) > 0 do skip }")
+    assert str(caught.value).count("reflex `a`") == 2
+    assert str(caught.value).count("reflex `b`") == 1
+
+
+def test_tiers_are_known_by_name_and_auto_is_the_host_on_a_cpu() -> None:
+    with pytest.raises(lbw.AttachError, match="expected tier `auto`, `host` or `device`, found `gpu`"):
+        fused(tier="gpu")
+    *_, guard = fused(tier="auto")
+    assert (guard.tier, guard.summary().tier) == ("host", "host")
+    assert "tier host" in str(guard.summary())
+
+
+@pytest.mark.parametrize("name", ["conservative", "monitor"])
+def test_a_shipped_preset_fits(name: str) -> None:
+    model, optimizer = small(lambda held, **given: optim.AdamW(held, fused=True, **given))
+    guard = lbw.attach(optimizer, name, model=model, tier="device")
+    train(model, optimizer, range(60), guard, at([40], 1e4))
+    assert guard.summary().actions.get("skip", {}) == ({"granted": 1} if name == "conservative" else {})
+    assert guard._failures == 0
