@@ -20,6 +20,7 @@ from lbw_policy.actions import (
     reset_moments,
     select,
     unfreezable,
+    unswitchable,
     unswitchable_now,
 )
 from lbw_policy.errors import StateError
@@ -103,6 +104,9 @@ class Effects:
 
     def can_act_ahead(self, ruling: Ruling) -> bool:
         """Tell whether a ruling can be carried out in this tick without the host knowing its numbers."""
+        kernels = isinstance(ruling.skip, LateTruth) or isinstance(ruling.scale, Late)
+        if kernels and unswitchable(self._optimizer):
+            return False
         if isinstance(ruling.skip, LateTruth) and unswitchable_now(self._optimizer):
             return False
         return not isinstance(ruling.clip, Late) or self._gradients.reals()

@@ -300,6 +300,46 @@ def test_with_a_closure_both_tiers_agree() -> None:
     assert results[0][1] == results[1][1] != "()"
 
 
+@pytest.mark.parametrize("way", ["guard", "told"])
+def test_in_a_loop_that_clips_both_tiers_agree(way: str) -> None:
+    results = []
+    for tier in ("host", "device"):
+        model, optimizer, guard = fused(tier=tier)
+        for step in range(60):
+            loss = backward(model, step)
+            if way == "guard":
+                guard.clip_grad_norm_(0.5)
+                guard.observe(loss=loss.detach())
+            else:
+                norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+                guard.observe(loss=loss.detach(), grad_norm=norm)
+            optimizer.step()
+        guard.catch_up()
+        results.append((weights(model), repr(guard.interventions)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1] != "()"
+
+
+def test_a_group_that_is_not_fused_makes_its_steps_wait() -> None:
+    model, optimizer, guard = fused("reflex broken { when not finite(grad) do skip }")
+    train(model, optimizer, range(3), guard)
+    assert guard._left is not None
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))], "fused": False})
+    train(model, optimizer, range(3, 5), guard, at([4], math.nan))
+    assert (guard._left, acted(guard, "skip")) == (None, [4])
+
+
+def test_a_sampled_signal_is_waited_for_in_its_own_ticks_only() -> None:
+    model, optimizer, guard = fused(
+        "signal update = telemetry.update_ratio { every 5 steps } reflex far { when update > 100 do skip }"
+    )
+    went_on = []
+    for step in range(20):
+        train(model, optimizer, [step], guard)
+        went_on.append(guard._left is not None)
+    assert [step for step, on in enumerate(went_on) if not on] == [0, 5, 10, 15]
+
+
 def test_fused_momentum_waits_until_each_parameter_has_some() -> None:
     """Its kernel would leave the buffers of a first step that is left out uninitialised."""
     model, optimizer = small(lambda held, **given: optim.SGD(held, momentum=0.9, fused=True, **given))
