@@ -26,12 +26,10 @@ class Allowance:
     @classmethod
     def of(cls, limiter: Limiter, tick: int) -> Allowance:
         """Read it off a limiter, which is left as it is."""
-        limits, scale = limiter.limits, limiter.limits.scale_lr
+        limits, skip, scale = limiter.limits, limiter.limits.skip, limiter.limits.scale_lr
         bounded = limits.clip is not None or limits.intervene is not None
         return cls(
-            skip=limits.skip is not None
-            and limiter.in_a_row < limits.skip.in_a_row
-            and limiter.left(tick, "skip") != 0,
+            skip=skip is not None and limiter.in_a_row < skip.in_a_row and limiter.left(tick, "skip") != 0,
             clip=bounded and limiter.left(tick, "clip") != 0,
             low=scale.low if scale else None,
             high=scale.high if scale else None,
