@@ -272,6 +272,8 @@ class Foresight:
 
     def _fresh(self, node: Number) -> bool:
         signals = {leaf.signal for leaf in leaves(node) if isinstance(leaf, Reading)}
+        if signals & self.unseen:
+            raise UnforeseenError("whether a trend has a sample hangs on a signal that is computed on the host")
         return all(self.present.get(signal) is not None for signal in signals)
 
     def _followed(self, trend: Trend, sample: Late | float) -> Foreseen:

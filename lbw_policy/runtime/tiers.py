@@ -11,9 +11,9 @@ from lbw_policy.actions import unswitchable
 from lbw_policy.errors import AttachError
 from lbw_policy.record import log
 from lbw_policy.semantics import policy as p
-from lbw_policy.semantics.expressions import Expression, Function, Reading, RiskReading, Statistic
+from lbw_policy.semantics.expressions import TRENDS, Expression, Function, Reading, RiskReading, Statistic
 from lbw_policy.semantics.signals import SIGNALS
-from lbw_policy.semantics.walk import chain, counted, first_actions, parts
+from lbw_policy.semantics.walk import chain, children, counted, first_actions, parts
 from lbw_policy.telemetry import Layers
 
 TIERS = ("auto", "host", "device")
@@ -44,7 +44,7 @@ def read_ahead(policy: p.Policy) -> frozenset[str]:
     """Return the signals that are read to tell what a tick does before the host has its readings."""
     found = [expression for reflex in policy.reflexes for expression in _expressions(reflex)]
     found += [number for level in policy.levels for number in _amounts(first_actions(level))]
-    return frozenset(node.signal for node in parts(*found) if isinstance(node, Reading))
+    return frozenset(node.signal for node in _looked_at(found) if isinstance(node, Reading))
 
 
 def _misplaced(layers: Layers, homes: set[torch.device]) -> Iterator[str]:
@@ -82,7 +82,7 @@ def _undoable(reflex: p.Reflex) -> Iterator[str]:
 
 def _unreadable(policy: p.Policy, reflex: p.Reflex, known: frozenset[str]) -> Iterator[str]:
     signals = {signal.name: signal for signal in policy.signals}
-    for node in parts(*_expressions(reflex)):
+    for node in _looked_at(_expressions(reflex)):
         if isinstance(node, RiskReading):
             yield f"reads the risk `{node.risk}`, which the host computes"
         elif isinstance(node, Function) and node.name not in ("abs", "neg") and _late([node], known):
@@ -105,7 +105,17 @@ def _known(policy: p.Policy, optimizer: Optimizer) -> frozenset[str]:
 
 
 def _late(expressions: Sequence[Expression], known: frozenset[str]) -> bool:
-    return any(isinstance(node, Reading) and node.signal not in known for node in parts(*expressions))
+    return any(isinstance(node, Reading) and node.signal not in known for node in _looked_at(expressions))
+
+
+def _looked_at(expressions: Iterable[Expression]) -> Iterator[Expression]:
+    """Yield what is evaluated in the tick: a baseline is known without its sample, a trend needs all that is in it."""
+    for node in expressions:
+        yield node
+        if isinstance(node, Statistic) and node.name in TRENDS:
+            yield from parts(node.argument)
+        elif not isinstance(node, Statistic) or node.name == "zscore":
+            yield from _looked_at(children(node))
 
 
 def _expressions(reflex: p.Reflex) -> list[Expression]:
