@@ -16,6 +16,8 @@ from lbw_policy.semantics.expressions import Arithmetic, Constant, Reading
 from lbw_policy.semantics.policy import Clip, Place, Policy, Reflex, ScaleLr, Signal, Skip
 from tests.machine import busy
 from tests.runtime.hostile_world import Picture, alike, copied
+from tests.runtime.loops import policy as policy_of
+from tests.runtime.loops import small
 from tests.strategies import anything, foreseeable_conditions, foreseeable_numbers, missing_rules
 
 Make = Callable[[Sequence[nn.Parameter]], optim.Optimizer]
@@ -105,6 +107,12 @@ def same(one: Run, other: Run) -> None:
         other.guard.progress,
         other.guard.tick,
     )
+
+
+def fused(rules: str, tier: str = "device", **options: Any) -> tuple[nn.Module, optim.Optimizer, lbw.Guard]:  # noqa: ANN401
+    """Return a guarded training on a fused AdamW."""
+    model, optimizer = small(lambda held, **given: optim.AdamW(held, fused=True, **given))
+    return model, optimizer, lbw.attach(optimizer, policy_of(rules), model=model, tier=tier, **options)
 
 
 # Strategies

@@ -22,7 +22,7 @@ from lbw_policy.runtime.ondevice import TensorOperations
 from lbw_policy.semantics.policy import Policy
 from lbw_policy.telemetry import gradients
 from lbw_policy.telemetry.readings import Sent
-from tests.runtime.device_runs import OPTIMIZERS, Run, Told, policies, same, tellings
+from tests.runtime.device_runs import OPTIMIZERS, Run, Told, fused, policies, same, tellings
 from tests.runtime.hostile_world import ExplosionError, Picture, alike
 from tests.runtime.loops import acted, at, loss_of, policy, small, train
 
@@ -104,12 +104,6 @@ level caution {
 """
 
 
-def fused(rules: str = RULES, tier: str = "device", **options: Any) -> tuple[nn.Module, optim.Optimizer, lbw.Guard]:  # noqa: ANN401
-    """Return a guarded training on a fused AdamW."""
-    model, optimizer = small(lambda held, **given: optim.AdamW(held, fused=True, **given))
-    return model, optimizer, lbw.attach(optimizer, policy(rules), model=model, tier=tier, **options)
-
-
 def weights(model: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
@@ -129,7 +123,7 @@ def spoilt(loss: torch.Tensor, step: int) -> torch.Tensor:
 def test_a_real_training_is_the_same_in_both_tiers() -> None:
     results = []
     for tier in ("host", "device"):
-        model, optimizer, guard = fused(tier=tier)
+        model, optimizer, guard = fused(RULES, tier=tier)
         train(model, optimizer, range(60), guard, spoilt)
         results.append((weights(model), str(guard.summary()).replace(tier, "-"), guard.interventions))
     assert torch.equal(results[0][0], results[1][0])
@@ -184,7 +178,7 @@ class Reading(TorchDispatchMode):
 
 def test_before_an_update_nothing_is_read_but_the_last_steps_packet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step reads once, at its beginning, what the step before has sent; its own packet is left alone."""
-    model, optimizer, guard = fused()
+    model, optimizer, guard = fused(RULES)
     train(model, optimizer, range(40), guard)
     lists, packets = [], list[tuple[int, Any]]()
     read, unpack = torch.Tensor.tolist, Sent.unpack
@@ -253,7 +247,7 @@ def test_a_snapshot_holds_the_buffers_of_its_own_step() -> None:
 def test_shadow_changes_nothing_and_records_what_it_would_have_done() -> None:
     results = []
     for tier in ("host", "device"):
-        model, optimizer, guard = fused(tier=tier, mode="shadow")
+        model, optimizer, guard = fused(RULES, tier=tier, mode="shadow")
         train(model, optimizer, range(60), guard, spoilt)
         guard.catch_up()
         results.append((weights(model), repr(guard.interventions)))
@@ -297,7 +291,7 @@ def test_a_state_of_the_host_tier_goes_on_in_the_device_tier() -> None:
 def test_with_a_gradient_scaler_both_tiers_agree_and_its_own_verdict_is_kept(unscale: bool) -> None:
     results = []
     for tier in ("host", "device"):
-        model, optimizer, guard = fused(tier=tier)
+        model, optimizer, guard = fused(RULES, tier=tier)
         scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=10)
         for step in range(60):
             optimizer.zero_grad()
@@ -321,7 +315,7 @@ def test_with_a_gradient_scaler_both_tiers_agree_and_its_own_verdict_is_kept(uns
 def test_with_a_closure_both_tiers_agree() -> None:
     results = []
     for tier in ("host", "device"):
-        model, optimizer, guard = fused(tier=tier)
+        model, optimizer, guard = fused(RULES, tier=tier)
         for step in range(60):
             optimizer.step(partial(backward, model, step))
         guard.catch_up()
@@ -334,7 +328,7 @@ def test_with_a_closure_both_tiers_agree() -> None:
 def test_in_a_loop_that_clips_both_tiers_agree(way: str) -> None:
     results = []
     for tier in ("host", "device"):
-        model, optimizer, guard = fused(tier=tier)
+        model, optimizer, guard = fused(RULES, tier=tier)
         for step in range(60):
             loss = backward(model, step)
             if way == "guard":
@@ -443,81 +437,3 @@ def test_detaching_ends_the_last_step_and_leaves_the_optimizer_bare() -> None:
     assert not optimizer._optimizer_step_pre_hooks
     assert not optimizer._optimizer_step_post_hooks
     assert not hasattr(optimizer, "found_inf")
-
-
-# What does not fit
-
-
-@pytest.mark.parametrize(
-    ("rules", "reason"),
-    [
-        ("reflex a { when not finite(loss) do halt }", "reflex `a` does `halt`, which the host must do"),
-        ("reflex a { when not finite(loss) do skip else halt }", "does `skip` else `halt`, and only the host knows"),
-        ("reflex a { when log(loss) > 3 do skip }", "takes `log` of a present reading"),
-        ("reflex a { when slope(loss, 32 steps) > 3 do skip }", "takes `slope` of a present reading"),
-        ("reflex a { when loss > 3 do clip layers to 1 }", "does `clip layers`, which needs each layer's norm"),
-        (
-            "signal update = telemetry.update_ratio reflex a { when update > 3 do skip }",
-            "reads the built-in signal `update_ratio` in every tick, which the host computes",
-        ),
-        (
-            "risk r { horizon 5 steps features standard alarm at most 1 false per 100 steps trust after 20 steps "
-            "model logistic fallback 0% } reflex a { when r > 30% do skip }",
-            "reads the risk `r`, which the host computes",
-        ),
-    ],
-)
-def test_what_does_not_fit_is_refused_with_the_reflex_and_the_reason(rules: str, reason: str) -> None:
-    with pytest.raises(lbw.AttachError) as caught:
-        fused(rules)
-    assert str(caught.value).startswith("policy `p` does not fit the device tier: reflex `a` ")
-    assert reason in str(caught.value)
-
-
-def test_an_optimizer_that_is_not_fused_is_refused_for_what_needs_its_kernels_only() -> None:
-    model, optimizer = small()
-    with pytest.raises(lbw.AttachError, match="reflex `a` does `skip`, and `AdamW` is not fused"):
-        lbw.attach(optimizer, policy("reflex a { when not finite(loss) do skip }"), tier="device")
-    guard = lbw.attach(optimizer, policy("reflex a { when grad > 0.1 do clip to 0.1 }"), tier="device")
-    train(model, optimizer, range(5), guard)
-    guard.catch_up()
-    assert acted(guard, "clip") == [0, 1, 2, 3, 4]
-
-
-def test_every_reason_is_named() -> None:
-    with pytest.raises(lbw.AttachError) as caught:
-        fused("reflex a { when log(loss) > 3 do halt } reflex b { when slope(grad, 32 steps) > 0 do skip }")
-    assert str(caught.value).count("reflex `a`") == 2
-    assert str(caught.value).count("reflex `b`") == 1
-
-
-def test_tiers_are_known_by_name_and_auto_is_the_host_on_a_cpu() -> None:
-    with pytest.raises(lbw.AttachError, match="expected tier `auto`, `host` or `device`, found `gpu`"):
-        fused(tier="gpu")
-    *_, guard = fused(tier="auto")
-    assert (guard.tier, guard.summary().tier) == ("host", "host")
-    assert "tier host" in str(guard.summary())
-
-
-@pytest.mark.parametrize(
-    "condition",
-    ["log(lr) > 3", "log(median(loss, 32 steps)) > 3", "slope(lr, 32 steps) > 9", "rate(skips, 9 steps) > 3"],
-)
-def test_what_hangs_on_no_present_reading_fits(condition: str) -> None:
-    model, optimizer, guard = fused(
-        f"signal lr = telemetry.lr reflex a {{ when {condition} do skip }} "
-        "reflex b { when loss > 8 * median(loss, 32 steps) do skip }"
-    )
-    train(model, optimizer, range(40), guard, at([30, 31], 1e3))
-    assert guard._left is not None
-    assert guard.summary().actions == {"skip": {"granted": 2}}
-
-
-@pytest.mark.parametrize("name", ["conservative", "monitor", "transformer_pretraining"])
-def test_a_shipped_preset_fits(name: str) -> None:
-    model, optimizer = small(lambda held, **given: optim.AdamW(held, fused=True, **given))
-    guard = lbw.attach(optimizer, name, model=model, tier="device")
-    train(model, optimizer, range(60), guard, at([40], 1e4))
-    assert guard._left is not None
-    assert guard.summary().actions.get("skip", {}) == ({} if name == "monitor" else {"granted": 1})
-    assert guard._failures == 0
