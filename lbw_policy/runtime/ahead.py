@@ -89,6 +89,9 @@ class Ahead:
         except UnforeseenError as reason:
             log.debug("tick %d waits for its numbers: %s", self.session.tick, reason)
             return None
+        except Exception:
+            self.trusted = False
+            raise
         return ruling if self.effects.can_act_ahead(ruling) else None
 
     def _present(self) -> Present:

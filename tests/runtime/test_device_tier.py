@@ -397,6 +397,19 @@ def test_a_wrong_ruling_is_recorded_and_ends_the_trust_in_the_device(monkeypatch
     assert acted(guard, "skip") == [30]
 
 
+def test_a_ruling_that_cannot_be_made_leaves_one_update_unguarded_and_the_next_ones_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, optimizer, guard = fused("reflex broken { when not finite(grad) do skip }")
+    train(model, optimizer, range(5), guard)
+    monkeypatch.setattr(TensorOperations, "finite", lambda *_: 1 / 0)
+    train(model, optimizer, range(5, 9), guard, at([8], math.nan))
+    failures = [(record.tick, record.reason) for record in guard.interventions if record.action == "failure"]
+    assert failures == [(5, "ZeroDivisionError: division by zero")]
+    assert (guard.tier, guard.progress, acted(guard, "skip")) == ("host", 8, [8])
+    assert bool(weights(model).isfinite().all())
+
+
 @pytest.mark.parametrize("lr", [0.01, torch.tensor(0.01)])
 @pytest.mark.parametrize("error", [ExplosionError, KeyboardInterrupt])
 def test_a_step_that_raises_leaves_everything_as_it_was(error: type[BaseException], lr: Any) -> None:  # noqa: ANN401
