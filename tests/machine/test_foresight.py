@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import Counter
 from collections.abc import Mapping
 
+import pytest
 from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,10 +18,22 @@ from lbw_policy.machine import Evaluator, Session, Turn
 from lbw_policy.machine.ahead import Ruling
 from lbw_policy.machine.foresight import Foreseen, Foresight, Late, UnforeseenError
 from lbw_policy.machine.session import Present
-from lbw_policy.semantics.expressions import Condition, Constant, Number, Truth
+from lbw_policy.semantics.expressions import (
+    Arithmetic,
+    Condition,
+    Constant,
+    Number,
+    Reading,
+    Statistic,
+    Truth,
+)
 from lbw_policy.semantics.policy import (
     Budget,
     Clip,
+    Freeze,
+    Level,
+    Missing,
+    Periodic,
     Place,
     Policy,
     Reflex,
@@ -28,7 +43,9 @@ from lbw_policy.semantics.policy import (
     Skip,
     SkipLimit,
 )
+from tests.machine import busy
 from tests.machine.late import PlainOperations, bit, told
+from tests.machine.reference_session import Heard
 from tests.strategies import (
     SIGNALS,
     anything,
@@ -116,6 +133,57 @@ def _agree(found: tuple[object, object], evaluator: Evaluator, seen: Counter[str
         seen["bit known" if isinstance(fires, bool) else "bit late"] += 1
 
 
+MOST = sys.float_info.max
+LOSS = Reading("loss")
+TRENDS = (
+    *(Statistic("ewma", LOSS, samples) for samples in (1, 2, 3, 40)),
+    *(Statistic("prev", LOSS, samples) for samples in (1, 2, 5)),
+    Statistic("zscore", Statistic("ewma", LOSS, 3), 8),
+    Arithmetic("/", Constant(1.0), Statistic("zscore", LOSS, 8)),
+    Statistic("ewma", Arithmetic("-", LOSS, Statistic("prev", LOSS, 1)), 2),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    samples=st.lists(
+        st.sampled_from((1.0, 2.5, 2.5, 0.3, -4.0, math.nan, math.inf, MOST, -MOST, None)), min_size=12, max_size=30
+    ),
+    missing=st.sampled_from((Missing("skip"), Missing("hold", 2), Missing("unsafe"))),
+)
+def test_trends_follow_samples_that_nobody_has_seen_by_the_very_numbers(
+    samples: list[float | None], missing: Missing
+) -> None:
+    """The one tick in which a trend becomes ready, if its sample is finite, is the only one that cannot be told."""
+    evaluator = Evaluator((Signal("loss", "loss", missing=missing),), TRENDS, ())
+    told_before = [False] * len(TRENDS)
+    for tick, sample in enumerate(samples):
+        values = {"loss": sample}
+        foresight = Foresight(evaluator.compiled, PlainOperations(), tick, hidden(values, frozenset(("loss",))))
+        found = [_foreseen(foresight, node) for node in TRENDS]
+        evaluator.read(tick, values, {})
+        for place, one in enumerate(found):
+            if isinstance(one, UnforeseenError):
+                assert not told_before[place]
+            else:
+                assert alike(told(one), evaluator.number(place))
+            told_before[place] = told_before[place] or evaluator.number(place) is not None
+        evaluator.commit(quarantined=False)
+
+
+def test_what_only_the_host_can_read_is_unforeseen_wherever_it_counts() -> None:
+    signals = (Signal("loss", "loss"), Signal("far", "far"))
+    far, steady = Reading("far"), Statistic("median", Reading("far"), 1)
+    nodes = (LOSS, far, steady, Statistic("ewma", Arithmetic("/", LOSS, steady), 1))
+    evaluator = Evaluator(signals, nodes, ())
+    evaluator.read(0, {"loss": 1.0, "far": 2.0}, {})
+    evaluator.commit(quarantined=False)
+    foresight = Foresight(evaluator.compiled, PlainOperations(), 1, {"loss": Late(3.0)}, frozenset(("far",)))
+    found = [_foreseen(foresight, node) for node in nodes]
+    assert [isinstance(one, UnforeseenError) for one in found] == [False, True, False, True]
+    assert found[2] == 2.0
+
+
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
     """Policies whose reflexes only skip, clip and scale, over levels that may ask for anything."""
@@ -194,6 +262,72 @@ def _met(ruling: Ruling, turn: Turn) -> list[str]:
     return found + late + ["refused"] * any(grant.outcome is Outcome.REFUSED for grant in turn.grants)
 
 
+HELD = (
+    Skip(),
+    Clip(Constant(1.0)),
+    Clip(Constant(0.02)),
+    ScaleLr(Constant(0.5)),
+    ScaleLr(Constant(0.7), restore=3),
+    Skip(otherwise=ScaleLr(Constant(0.3))),
+    Freeze(0.3, "grad_norm"),
+)
+
+
+@st.composite
+def _level(draw: st.DrawFn, index: int) -> Level:
+    periodic = st.builds(Periodic, st.integers(1, 3), st.sampled_from((Skip(), ScaleLr(Constant(0.5)))))
+    return Level(
+        name=f"level{index}",
+        enter=draw(busy.triggers()),
+        leave=draw(st.none() | busy.triggers()),
+        stay=draw(st.integers(2, 8)),
+        actions=tuple(draw(st.lists(st.sampled_from((*HELD[:5] * 3, *HELD[5:])), min_size=1, max_size=2))),
+        periodic=tuple(draw(st.lists(periodic, max_size=1))),
+    )
+
+
+@st.composite
+def holding(draw: st.DrawFn) -> Policy:
+    """Policies whose levels do what can be foreseen, most of the time, beside a reflex that does the like."""
+    action = st.sampled_from((Skip(), Clip(Constant(3.0)), ScaleLr(Constant(0.5))))
+    reflex = st.builds(Reflex, st.just("r"), busy.conditions(), st.tuples(action), st.just(Place("p.lbw", 1)))
+    levels = [draw(_level(index)) for index in range(draw(st.integers(1, 2)))]
+    reflexes = tuple(draw(st.lists(reflex, max_size=1)))
+    return evolve(draw(busy.policies()), levels=(Level("normal"), *levels), reflexes=reflexes)
+
+
+def test_what_levels_ask_for_is_foreseen_beside_what_reflexes_do() -> None:
+    """Where only levels ask, their rulings are known; where they ask for more, or have an `else`, the tick waits."""
+    seen = Counter[str]()
+
+    @RELAXED
+    @given(policy=holding(), run=busy.runs())
+    def check(policy: Policy, run: list[Heard]) -> None:
+        session = Session(policy, lagged=True)
+        for heard in run:
+            values = {name: None if value is None else Late(value) for name, value in heard.values.items()}
+            ruling = _ruling(session, values, heard.norm if heard.norm is None else Late(heard.norm))
+            session.begin(heard.values)
+            turn = session.decide({}, heard.norm)
+            asked = {request.action for request in turn.decision.requests}
+            if ruling is None:
+                assert "freeze" in asked or any(grant.fallback for grant in turn.grants) or _may_fall_back(policy)
+                seen["waits"] += 1
+            else:
+                assert repr(settled(ruling)) == repr(granted(turn))
+                assert asked <= {"skip", "clip", "scale_lr"}
+                assert not any(grant.fallback for grant in turn.grants)
+                seen.update(_met(ruling, turn) if not turn.decision.fired else [])
+            session.finish(applied=turn.updates)
+
+    check()
+    assert not {"skip", "clip", "scale_lr", "refused", "waits"} - set(seen), seen
+
+
+def _may_fall_back(policy: Policy) -> bool:
+    return any(action.otherwise is not None for level in policy.levels for action in level.actions)
+
+
 def test_a_session_that_looks_ahead_is_left_as_it_was() -> None:
     @settings(RELAXED, max_examples=40)
     @given(policy=policies(), stream=lively_streams())
@@ -211,6 +345,26 @@ def test_a_session_that_looks_ahead_is_left_as_it_was() -> None:
         assert repr(session.state_dict()) == repr(other.state_dict())
 
     check()
+
+
+@pytest.mark.parametrize(("first", "done"), [("skip", (True, 1.0, 1.0)), ("clip to 1", (False, 0.1, 1.0))])
+def test_the_last_intervention_is_spent_once(first: str, done: tuple[bool, float, float]) -> None:
+    """The rate is not lowered after a skip or a clip in the same tick has taken what was left."""
+    policy = lbw.load(
+        f"""lbw 1
+        policy p {{ doc "two reflexes" }}
+        signal grad = telemetry.grad_norm
+        reflex a {{ when grad > 2 do {first} }}
+        reflex b {{ when grad > 2 do scale_lr by 0.5 }}
+        limits {{
+          skip at most 4 in a row, at most 20 per 100 steps  clip at most 20 per 100 steps
+          scale_lr within [0.1, 1]  intervene at most 1 per 100 steps
+        }}"""
+    )
+    session = Session(policy, lagged=True)
+    ruling = session.foresee(Present({"grad": Late(10.0)}), PlainOperations(), Late(10.0))
+    session.begin({"grad": 10.0})
+    assert settled(ruling) == granted(session.decide({}, 10.0)) == done
 
 
 def test_nothing_is_asked_of_the_device_for_what_the_host_knows() -> None:
