@@ -136,6 +136,36 @@ def numbers(signals: Sequence[str] = SIGNALS, risks: Sequence[str] = RISKS) -> s
 
 
 @cache
+def foreseeable_numbers(signals: Sequence[str] = SIGNALS) -> st.SearchStrategy[Number]:
+    """Draw a number that can be told before the host has the readings: no logarithm, no slope, no risk."""
+    reading = st.builds(Reading, st.sampled_from(tuple(signals)))
+    plain = st.sampled_from(("zscore", "median", "mean", "std", "min", "max", "spread", "ewma", "prev"))
+    samples = st.integers(1, 9)
+    return st.recursive(
+        reading,
+        lambda inner: st.one_of(
+            st.builds(Statistic, plain, inner, samples),
+            st.builds(Statistic, st.just("quantile"), inner, samples, st.floats(0.0, 1.0)),
+            st.builds(Arithmetic, st.sampled_from("+-*/"), inner, inner | _constants()),
+            st.builds(Function, st.sampled_from(("abs", "neg")), inner),
+        ),
+        max_leaves=4,
+    )
+
+
+@cache
+def foreseeable_conditions(signals: Sequence[str] = SIGNALS) -> st.SearchStrategy[Condition]:
+    """Draw a condition over such numbers."""
+    number = foreseeable_numbers(signals)
+    compared = st.builds(Comparison, st.sampled_from(("<", "<=", ">", ">=", "==", "!=")), number, number | _constants())
+    return st.recursive(
+        compared | st.builds(Finite, number),
+        lambda inner: st.builds(Not, inner) | st.builds(Both, inner, inner) | st.builds(Either, inner, inner),
+        max_leaves=4,
+    )
+
+
+@cache
 def conditions(signals: Sequence[str] = SIGNALS, risks: Sequence[str] = RISKS) -> st.SearchStrategy[Condition]:
     """Draw a condition over the named signals and risk models."""
     number = numbers(signals, risks)
@@ -179,6 +209,14 @@ def streams(
         tick += draw(st.sampled_from((1, 1, 1, 1, 1, 2, 5)))
         ticks.append((tick, values))
     return ticks
+
+
+@st.composite
+def lively_streams(draw: st.DrawFn, signals: Sequence[str] = SIGNALS) -> list[dict[str, float | None]]:
+    """Draw 16 to 50 ticks of telemetry, most of it ordinary: windows warm up, and trouble comes on top."""
+    palette = draw(st.lists(st.floats(0.5, 4.0, width=32), min_size=2, max_size=5))
+    value = st.sampled_from([*palette * 4, *draw(st.lists(anything, max_size=3)), None, 40.0])
+    return draw(st.lists(st.fixed_dictionaries(dict.fromkeys(signals, value)), min_size=16, max_size=50))
 
 
 @cache

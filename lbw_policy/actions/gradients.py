@@ -58,6 +58,23 @@ class Gradients:
             with torch.no_grad():
                 torch._foreach_mul_([gradient for gradient, _ in found], [factor for _, factor in found])
 
+    def shorten(self, factor: torch.Tensor) -> None:
+        """Multiply all gradients in place by a factor that only the device knows; one outside [0, 1] counts for 1."""
+        # INVARIANT: clipping never makes a gradient longer, and a factor that is NaN spoils none.
+        safe = unit(factor)
+        kinds: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
+        for parameter in self._parameters():
+            if parameter.grad is not None:
+                kinds.setdefault((parameter.grad.device, parameter.grad.dtype), []).append(parameter.grad)
+        with torch.no_grad():
+            for (device, kind), found in kinds.items():
+                _multiply(found, safe.to(device, torch.promote_types(kind, torch.float32), non_blocking=True))
+
+    def reals(self) -> bool:
+        """Tell whether all gradients are dense and real, as `shorten` needs them."""
+        found = (parameter.grad for parameter in self._parameters() if parameter.grad is not None)
+        return all(one.layout is torch.strided and one.is_floating_point() for one in found)
+
     def release(self) -> None:
         """Give dropped gradients back, except where a new one has come."""
         for parameter, gradient in self._dropped.items():
@@ -67,3 +84,17 @@ class Gradients:
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
+
+def unit(factor: torch.Tensor) -> torch.Tensor:
+    """Return a factor on the device where it lies in [0, 1], else 1."""
+    return torch.where((factor >= 0) & (factor <= 1), factor, torch.ones_like(factor))
+
+
+def _multiply(gradients: list[torch.Tensor], factor: torch.Tensor) -> None:
+    """Multiply gradients of one type in place, as by a Python number; half types are not to round the factor first."""
+    if factor.dtype is gradients[0].dtype:
+        torch._foreach_mul_(gradients, factor)
+        return
+    for gradient in gradients:  # a factor with dimensions takes part in the type promotion
+        gradient.mul_(factor.reshape((1,) * gradient.dim()))

@@ -11,6 +11,8 @@ from attrs import frozen
 from torch import optim
 from torch.optim import Optimizer
 
+from lbw_policy.actions.gradients import unit
+
 _LINEAR: tuple[type[Optimizer], ...] = (
     optim.SGD,
     optim.Adam,
@@ -73,6 +75,20 @@ class _TensorSetting:
             self.tensor.copy_(torch.where(self.tensor == self.given, self.before, self.tensor))
 
 
+@frozen(eq=False)
+class _Swap:
+    """A learning rate on the host that a tensor on the device stands in for."""
+
+    group: MutableMapping[str, Any]
+    before: float | torch.Tensor
+    given: torch.Tensor
+
+    def undo(self) -> None:
+        """Put the value back, unless the run has set another one since."""
+        if self.group.get("lr") is self.given:
+            self.group["lr"] = self.before
+
+
 class UpdateScale:
     """Scales the coming update of an optimizer by a factor; its state stays as without scaling.
 
@@ -82,7 +98,7 @@ class UpdateScale:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._settings: list[_Setting | _TensorSetting] = []
+        self._settings: list[_Setting | _TensorSetting | _Swap] = []
 
     @property
     def active(self) -> bool:
@@ -108,6 +124,21 @@ class UpdateScale:
                 shared.add(id(group["lr"]))
                 self._settings.append(_scaled(group["lr"], factor))
 
+    def apply_late(self, factor: torch.Tensor) -> None:
+        """Multiply every group's learning rate by a factor that only the device knows; one outside [0, 1] counts for 1.
+
+        For fused optimizers, which take a learning rate from the device. On CUDA they take it in single precision.
+        """
+        self.release()
+        safe, shared = unit(factor), set[int]()
+        for group in self._optimizer.param_groups:
+            rate = group["lr"]
+            if not isinstance(rate, torch.Tensor) or rate.device != factor.device:
+                self._settings.append(_swapped(group, safe))
+            elif id(rate) not in shared:
+                shared.add(id(rate))
+                self._settings.append(_scaled(rate, safe.to(rate.dtype)))
+
     def release(self) -> None:
         """Put the learning rates back bit-exactly; does nothing if no factor is applied."""
         for setting in self._settings:
@@ -126,7 +157,15 @@ class UpdateScale:
         group[key] = value
 
 
-def _scaled(rate: torch.Tensor, factor: float) -> _TensorSetting:
+def _swapped(group: MutableMapping[str, Any], factor: torch.Tensor) -> _Swap:
+    rate = torch.full((), float(group["lr"]), dtype=torch.float64, device=factor.device)
+    kind = torch.float32 if factor.device.type == "cuda" else torch.float64
+    setting = _Swap(group, group["lr"], (rate * factor).to(kind))
+    group["lr"] = setting.given
+    return setting
+
+
+def _scaled(rate: torch.Tensor, factor: float | torch.Tensor) -> _TensorSetting:
     before = rate.detach().clone()
     given = before * factor
     with torch.no_grad():

@@ -76,6 +76,11 @@ class Limiter:
             self.in_a_row = 0
             self.high_water = max(self.high_water, self.progress)
 
+    def left(self, tick: int, action: str) -> int | None:
+        """Return how many more interventions of a kind this tick may begin, None where no budget bounds them."""
+        bounding = [self._budgets[name] for name in (action, "intervene") if name in self._budgets]
+        return min((budget.left(tick) for budget in bounding), default=None)
+
     # Answers
 
     def _answers(self, tick: int, requests: Sequence[Request], situation: Situation) -> list[Grant]:

@@ -73,6 +73,11 @@ class Asking:
             names[p.name_of(action or actions[-1])] = None
         return tuple(self.found[name] for name in names)
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether anything that was asked for has a fallback."""
+        return bool(self._declared)
+
     # Levels
 
     def _run(self, index: int, actions: tuple[p.Action, ...]) -> None:

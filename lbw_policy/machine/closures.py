@@ -14,8 +14,8 @@ NumberClosure = Callable[[], float | None]
 TruthClosure = Callable[[], int]
 
 _FALSE, _NOT_READY, _UNKNOWN, _TRUE = (int(truth) for truth in Truth)
-_OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
-_COMPARE: Mapping[str, Callable[[float, float], bool]] = {
+OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
+COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -110,7 +110,7 @@ def _quotient(left: NumberClosure, right: NumberClosure) -> NumberClosure:
 
 def comparison(node: Comparison, negate: bool, left: NumberClosure, right: NumberClosure) -> TruthClosure:
     """Compare two numbers: unknown if one is not finite, not ready if one is None."""
-    compare, isfinite = _COMPARE[_OPPOSITE[node.op] if negate else node.op], math.isfinite
+    compare, isfinite = COMPARE[OPPOSITE[node.op] if negate else node.op], math.isfinite
     if isinstance(node.right, Constant) and isfinite(node.right.value):
         return _threshold(compare, left, node.right.value)
 

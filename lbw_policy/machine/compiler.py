@@ -98,7 +98,9 @@ class Compiler:
     results: list[float | None] = field(init=False, factory=list)
     ranked: dict[tuple[Number, int], RankedWindow] = field(init=False, factory=dict)
     summed: dict[tuple[Number, int], SummedWindow] = field(init=False, factory=dict)
-    trends: list[Trend] = field(init=False, factory=list)
+    trends: dict[Statistic, Trend] = field(init=False, factory=dict)
+    baselines: dict[Statistic, NumberClosure] = field(init=False, factory=dict)
+    """What gives the present value of each baseline but `zscore`: none of them reads the present sample."""
     learning: list[tuple[Argument, Callable[[float], None]]] = field(init=False, factory=list)
     _arguments: dict[Number, Argument] = field(init=False, factory=dict)
     _places: dict[Statistic, int] = field(init=False, factory=dict)
@@ -149,7 +151,7 @@ class Compiler:
         if node.name in TRENDS:
             phase.steps.append(self._trend(node, argument, place))
         elif node.name in ("mean", "std"):
-            phase.steps.append(self._sum(node, argument, place))
+            phase.steps.append(self._sum(node, argument))
         else:
             phase.steps.append(self._rank(node, argument, place))
 
@@ -167,8 +169,7 @@ class Compiler:
         return self._arguments[node]
 
     def _trend(self, node: Statistic, argument: Argument, place: int) -> Step:
-        trend = TRENDS[node.name](node.samples)
-        self.trends.append(trend)
+        trend = self.trends[node] = TRENDS[node.name](node.samples)
         readings, results = self.readings, self.results
 
         def step() -> None:
@@ -178,13 +179,13 @@ class Compiler:
 
         return step
 
-    def _sum(self, node: Statistic, argument: Argument, place: int) -> Step:
+    def _sum(self, node: Statistic, argument: Argument) -> Step:
         key = (node.argument, node.samples)
         if key not in self.summed:
             self.summed[key] = SummedWindow(node.samples)
             self.learning.append((argument, self.summed[key].push))
         window = self.summed[key]
-        return self._baseline(window, window.mean if node.name == "mean" else window.std, place)
+        return self._baseline(node, window, window.mean if node.name == "mean" else window.std)
 
     def _rank(self, node: Statistic, argument: Argument, place: int) -> Step:
         key = (node.argument, node.samples)
@@ -195,21 +196,25 @@ class Compiler:
         if node.name == "zscore":
             return self._zscore(window, argument, place)
         if node.name == "quantile":
-            return self._baseline(window, partial(window.quantile, node.share or 0.0), place)
+            return self._baseline(node, window, partial(window.quantile, node.share or 0.0))
         measures = {
             "median": window.median,
             "min": window.least,
             "max": window.greatest,
             "spread": window.relative_range,
         }
-        return self._baseline(window, measures[node.name], place)
+        return self._baseline(node, window, measures[node.name])
 
-    def _baseline(self, window: RankedWindow | SummedWindow, measure: Callable[[], float], place: int) -> Step:
-        results = self.results
+    def _baseline(self, node: Statistic, window: RankedWindow | SummedWindow, measure: Callable[[], float]) -> Step:
+        results, place = self.results, self._places[node]
+
+        def value() -> float | None:
+            return measure() if window.ready else None
 
         def step() -> None:
             results[place] = measure() if window.ready else None
 
+        self.baselines[node] = value
         return step
 
     def _zscore(self, window: RankedWindow, argument: Argument, place: int) -> Step:

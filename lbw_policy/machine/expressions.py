@@ -49,7 +49,8 @@ class Evaluator:
         self._early, self._late = compiler.early, compiler.late
         self._results, self._learning = compiler.results, compiler.learning
         self._ranked, self._summed = list(compiler.ranked.values()), list(compiler.summed.values())
-        self._trends = compiler.trends
+        self._trends = list(compiler.trends.values())
+        self.compiled = compiler
         self._open = False
         self.memory = len(signals) + sum(part.slots for part in (*self._ranked, *self._summed, *self._trends))
 

@@ -10,7 +10,7 @@ from lbw_policy.limits.requests import Request
 from lbw_policy.machine.asking import Asking
 from lbw_policy.machine.decision import Decision, Message
 from lbw_policy.machine.expressions import Evaluator, RiskValues
-from lbw_policy.machine.ladder import Ladder, Truths
+from lbw_policy.machine.ladder import Configuration, Ladder, Truths
 from lbw_policy.machine.program import Program, tests_in
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Comparison, Condition, Constant, Finite, Number, Truth
@@ -24,17 +24,20 @@ _UNKNOWN = int(Truth.UNKNOWN)
 class StateMachine:
     """The compiled policy. One tick is `begin`, `features` of each risk, `decide`.
 
-    It asks for actions and never takes one: requests go to the limiter.
+    It asks for actions and never takes one: requests go to the limiter. In a `lagged` machine the levels move by
+    what the tick before said, so that what they ask for is known before the tick's readings are; all else is the same.
     """
 
-    def __init__(self, policy: p.Policy) -> None:
+    def __init__(self, policy: p.Policy, *, lagged: bool = False) -> None:
         self.policy = policy
+        self.lagged = lagged
         self.program = Program.of(policy)
         self.evaluator = Evaluator(policy.signals, self.program.numbers, self.program.conditions)
         self.ladder = Ladder(policy.levels)
         self.configuration = self.ladder.start()
         self.quarantine_run = 0
         self._alerts = [0] * len(policy.alerts)
+        self._seen = self._nothing_seen()
         self._bind()
         self._vocabulary = Vocabulary.of(policy)
         self._asking: Asking | None = None
@@ -72,8 +75,8 @@ class StateMachine:
         self.evaluator.finish(risks)
         previous = self.configuration.level
         fired = self._fired()
-        configuration, entered = self.ladder.advance(self.configuration, self._truths())
-        self.configuration = configuration
+        entered = self._move()
+        configuration = self.configuration
         requests: tuple[Request, ...] = ()
         if fired or entered or not self.ladder.at_rest(configuration):
             requests = self._ask(fired, entered=entered)
@@ -89,6 +92,22 @@ class StateMachine:
             messages=messages,
             quarantined=quarantined,
         )
+
+    def coming(self) -> tuple[Configuration, bool]:
+        """Return where the coming tick of a lagged machine leads, and whether a level is entered by it."""
+        return self.ladder.advance(self.configuration, self._seen)
+
+    def _move(self) -> bool:
+        """Make the tick's transition; return whether a level was entered with its actions."""
+        if not self.lagged:
+            self.configuration, entered = self.ladder.advance(self.configuration, self._truths())
+            return entered
+        self.configuration, entered = self.coming()
+        self._seen = self._truths()
+        return entered
+
+    def _nothing_seen(self) -> Truths:
+        return Truths((None,) * len(self.policy.levels), None)
 
     def _fired(self) -> list[p.Reflex]:
         return [reflex for reflex, test in self._reflexes if test() >= _UNKNOWN]
@@ -179,14 +198,21 @@ class StateMachine:
             "quarantine_run": self.quarantine_run,
             "alerts": list(self._alerts),
             "tick": self._tick,
+            "seen": [*self._seen.enter, self._seen.leave],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; raises StateError, changing nothing, unless it fits this policy."""
-        parts = saved.record(state, ("evaluator", "ladder", "quarantine_run", "alerts", "tick"))
+        parts = saved.record(state, ("evaluator", "ladder", "quarantine_run", "alerts", "tick", "seen"))
         configuration = self.ladder.load(saved.mapping(parts["ladder"]))
         run, tick = saved.natural(parts["quarantine_run"]), saved.whole(parts["tick"])
         alerts = [saved.natural(mask) for mask in saved.exactly(parts["alerts"], len(self._alerts))]
+        *enter, leave = [_truth(one) for one in saved.exactly(parts["seen"], len(self.policy.levels) + 1)]
         self.evaluator.load_state_dict(saved.mapping(parts["evaluator"]))
         self.configuration, self.quarantine_run, self._alerts, self._tick = configuration, run, alerts, tick
+        self._seen = Truths(tuple(enter), leave) if self.lagged else self._nothing_seen()
         self._asking = None
+
+
+def _truth(value: object) -> int | None:
+    return None if value is None else saved.within(value, int(Truth.TRUE))

@@ -68,18 +68,19 @@ class Readings:
         for index, name in enumerate(self._names):
             value = given.get(name)
             if value is None:
-                self.values[index] = self._absent(index)
+                self.values[index] = self.standing(index, tick)
             else:
                 self.values[index] = self._last[index] = value
                 self._since[index] = tick
                 self.fresh |= bit
             bit <<= 1
 
-    def _absent(self, index: int) -> float | None:
+    def standing(self, index: int, tick: int) -> float | None:
+        """Return what a signal without a fresh value reads at a tick: its last one, NaN or None."""
         since, kind = self._since[index], self.signals[index].missing.kind
         if since is None:
             return math.nan if kind == "unsafe" else None
-        if self.tick - since < self._reach[index]:
+        if tick - since < self._reach[index]:
             return self._last[index]
         return None if kind == "skip" else math.nan
 

@@ -11,8 +11,10 @@ from typing import Any
 from attrs import frozen
 
 from lbw_policy import saved
-from lbw_policy.limits import Grant, Limiter, Outcome, Request, Situation
+from lbw_policy.limits import Allowance, Grant, Limiter, Outcome, Request, Situation
+from lbw_policy.machine.ahead import Answering, Ruling
 from lbw_policy.machine.decision import Decision
+from lbw_policy.machine.foresight import Foreseen, Foresight, Operations
 from lbw_policy.machine.machine import RiskValues, StateMachine
 from lbw_policy.machine.schedule import SnapshotSchedule
 from lbw_policy.semantics import policy as p
@@ -50,19 +52,32 @@ class Upkeep:
     take: bool
 
 
+@frozen
+class Present:
+    """A tick's readings by signal, as far as they are at hand; `unseen` has those that the host must compute."""
+
+    values: Mapping[str, Foreseen]
+    unseen: frozenset[str] = frozenset()
+
+
 _NO_UPKEEP = Upkeep((), take=False)
 _NOTHING_ASKED = Situation()
 
 
 class Session:
-    """The deciding half of a run. One tick is `begin`, `decide`, `finish`; `tick` counts them for ever."""
+    """The deciding half of a run. One tick is `begin`, `decide`, `finish`; `tick` counts them for ever.
 
-    def __init__(self, policy: p.Policy) -> None:
+    A `lagged` one can say what the coming tick will be granted before its readings are there (`foresee`): its levels
+    move by what the tick before said, and its snapshots are taken when the tick before was calm.
+    """
+
+    def __init__(self, policy: p.Policy, *, lagged: bool = False) -> None:
         self.policy = policy
         self.tick = 0
-        self.machine = StateMachine(policy)
+        self.machine = StateMachine(policy, lagged=lagged)
         self.limiter = Limiter(policy.limits)
         self.schedule = SnapshotSchedule.of(policy)
+        self.factors: Mapping[str, int] = {}
         self._turn: Turn | None = None
         self._read_events = [signal.name for signal in policy.signals if counted(signal)]
         self._events = dict.fromkeys(EVENTS, 0)
@@ -79,14 +94,27 @@ class Session:
 
     def thin(self, factors: Mapping[str, int]) -> None:
         """From now on every signal is sampled so many times more rarely than the policy says, by name."""
+        self.factors = factors
         self.machine.evaluator.thin(factors)
 
     def begin(self, values: Mapping[str, float | None]) -> None:
         """Take in the tick's signals by name."""
         self._turn = None
-        if self._read_events:
-            values = {**values, **{name: float(self._events[name]) for name in self._read_events}}
-        self.machine.begin(self.tick, values)
+        self.machine.begin(self.tick, {**values, **self._own_events()} if self._read_events else values)
+
+    def foresee(self, present: Present, operations: Operations, norm: Foreseen) -> Ruling:
+        """Return what the coming tick's rules will be granted, from readings that are not all known to the host.
+
+        `norm` is that of the gradients as they are now. Only of a lagged session, between `finish` and `begin`;
+        `UnforeseenError` where it takes all readings to tell.
+        """
+        values = {**present.values, **self._own_events()} if self._read_events else present.values
+        compiled = self.machine.evaluator.compiled
+        foresight = Foresight(compiled, operations, self.tick, values, present.unseen)
+        return Answering(self.machine, foresight, norm, Allowance.of(self.limiter, self.tick)).ruling()
+
+    def _own_events(self) -> dict[str, float]:
+        return {name: float(self._events[name]) for name in self._read_events}
 
     def decide(
         self,
@@ -106,16 +134,27 @@ class Session:
         self._turn = Turn(decision, self.limiter.rule(self.tick, decision.requests, situation))
         return self._turn
 
-    def finish(self, *, applied: bool) -> Upkeep:
-        """End the tick, telling whether an update was applied; returns what to do with snapshots."""
+    @property
+    def due(self) -> bool:
+        """Whether a lagged run takes a snapshot after the coming tick's update, by what is known before it."""
+        calm = self.machine.configuration.level == 0
+        return calm and self.schedule is not None and self.schedule.due(self.progress)
+
+    def finish(self, *, applied: bool, captured: int | None = None) -> Upkeep:
+        """End the tick, telling whether an update was applied; returns what to do with snapshots.
+
+        `captured` is the progress of the snapshot that a lagged run took after this update: it counts if the tick
+        turns out to have been calm, and is lost if not.
+        """
         self.limiter.stepped(applied=applied)
-        upkeep = self._keep_snapshots(applied) if self._turn else _NO_UPKEEP
+        lost = () if captured is None else (captured,)
+        upkeep = self._keep_snapshots(applied, lost) if self._turn else Upkeep(lost, take=False)
         self._events = _count(self._turn)
         self.tick += 1
         self._turn = None
         return upkeep
 
-    def _keep_snapshots(self, applied: bool) -> Upkeep:
+    def _keep_snapshots(self, applied: bool, captured: tuple[int, ...]) -> Upkeep:
         if self.schedule is None or self._turn is None:
             return _NO_UPKEEP
         granted = self._turn.granted if self._turn.grants else ()
@@ -123,7 +162,11 @@ class Session:
         calm = self.level == self.policy.levels[0].name and not back
         lost = self.schedule.rolled_back(int(back[0].amount or 0)) if back else ()
         lost += self.schedule.pass_tick(calm=calm)
-        take = calm and applied and self.schedule.due(self.progress)
+        if self.machine.lagged:
+            take = calm and applied and bool(captured)
+            lost += () if take else captured
+        else:
+            take = calm and applied and self.schedule.due(self.progress)
         if take:
             self.schedule.take(self.tick, self.progress)
         return Upkeep(lost, take) if lost or take else _NO_UPKEEP
@@ -171,7 +214,7 @@ def by_signal(
     `factors` tells of signals that are thinned how many times more rarely they are due.
     """
     get = readings.get
-    if factors is None:
+    if not factors:
         return {signal.name: get(signal.key) for signal in policy.signals if not tick % signal.every}
     due = (signal for signal in policy.signals if not tick % (signal.every * factors.get(signal.name, 1)))
     return {signal.name: get(signal.key) for signal in due}

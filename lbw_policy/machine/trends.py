@@ -37,8 +37,23 @@ class Ewma:
         self._seen = min(self._seen + 1, self._enough)
         self._read()
 
+    @property
+    def weight(self) -> float:
+        """The share of a new sample in the mean."""
+        return 2 / (self.samples + 1)
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of the samples so far, ready or not; None before the first one."""
+        return self._mean if self._seen else None
+
+    @property
+    def soon(self) -> bool:
+        """Whether `value` is ready after one more sample."""
+        return self._seen + 1 >= self._enough
+
     def _moved(self, sample: float) -> float:
-        weight = 2 / (self.samples + 1)
+        weight = self.weight
         moved = self._mean + (sample - self._mean) * weight
         if math.isfinite(moved):
             return moved
@@ -158,6 +173,12 @@ class Prev:
             self._arrived.popleft()
         self._arrived.append(sample)
         self._read()
+
+    @property
+    def coming(self) -> float | None:
+        """What `value` is after one more sample, whatever that is."""
+        missing = self.samples - len(self._arrived)
+        return None if missing > 0 else self._arrived[-missing]
 
     def _read(self) -> None:
         self.value = self._arrived[0] if len(self._arrived) > self.samples else None

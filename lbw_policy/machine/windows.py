@@ -122,8 +122,11 @@ class RankedWindow:
         if not math.isfinite(value):
             return math.nan
         median = self.median()
-        scale = max(_TO_SIGMA * self.spread(median), _RELATIVE_FLOOR * abs(median), _ABSOLUTE_FLOOR)
-        return (value - median) / scale
+        return (value - median) / self.sigma(median)
+
+    def sigma(self, median: float) -> float:
+        """Return the robust standard deviation around `median`, which must be the window's own; never zero."""
+        return max(_TO_SIGMA * self.spread(median), _RELATIVE_FLOOR * abs(median), _ABSOLUTE_FLOOR)
 
     def state_dict(self) -> list[float]:
         """Return the samples, oldest first."""

@@ -18,15 +18,18 @@ from lbw_policy.machine import Session
 from lbw_policy.machine.schedule import SnapshotSchedule, slack
 from lbw_policy.record import Ledger, log
 from lbw_policy.risk import RiskModel
+from lbw_policy.runtime.ahead import Ahead
 from lbw_policy.runtime.cadence import wants
 from lbw_policy.runtime.effects import Effects, Given
 from lbw_policy.runtime.fit import check_fit, match_groups, plan_for
 from lbw_policy.runtime.guard import Guard, Parts
 from lbw_policy.runtime.hooks import Hooks
 from lbw_policy.runtime.meter import Meter
+from lbw_policy.runtime.ondevice import TensorOperations
 from lbw_policy.runtime.pacing import Pace
 from lbw_policy.runtime.plugged import Plugged
 from lbw_policy.runtime.thinning import Thinning
+from lbw_policy.runtime.tiers import choose_tier
 from lbw_policy.semantics import Policy, load
 from lbw_policy.telemetry import Collector, Layers, Plan, Stopwatch
 
@@ -45,6 +48,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     checkpoint: Callable[[], object] | None = None,
     snapshots: str | os.PathLike[str] = "device",
     rng: bool = False,
+    tier: str = "auto",
     mode: str = "act",
     seed: int = 0,
 ) -> Guard:
@@ -60,12 +64,14 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
         checkpoint: called by the action `checkpoint`, without arguments, before the update.
         snapshots: where those for `rollback` lie: `device` (beside the weights), `host`, or a directory.
         rng: whether a rollback restores the random number generators too, so that the same data diverges again.
+        tier: where reflexes act: `device`, without the host waiting for a step's numbers (levels then act one
+            step later), `host`, or `auto`: on a GPU the device if all of the policy fits there, else the host.
         mode: `act`, or `shadow` to decide and record without changing anything.
         seed: of the risk models.
 
     Raises:
-        AttachError: the policy does not fit, the optimizer is guarded already, or the snapshots need more
-            memory than there is.
+        AttachError: the policy does not fit, or not the tier, the optimizer is guarded already, or the
+            snapshots need more memory than there is.
         PolicyError: the policy does not check.
     """
     inner = _innermost(optimizer)
@@ -75,6 +81,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     layers = Layers.of(inner, model)
     groups = match_groups(policy, layers)
     check_fit(policy, inner, layers, groups, checkpoint)
+    device = choose_tier(tier, policy, inner, layers)
     extras = {"scheduler": scheduler, "scaler": scaler, "ema": ema, "rng": Generators() if rng else None}
     present = {name: extra for name, extra in extras.items() if extra is not None}
     given = Given(
@@ -86,9 +93,11 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     if given.snapshots and mode == "act":
         _reserve(given.snapshots)
     plugged = Plugged(policy, inner, model)
-    plan = evolve(plan_for(policy, model), plugins=plugged.measures, groups=groups)
+    plan = evolve(plan_for(policy, model), plugins=plugged.measures, groups=groups, waits=device is None)
     parts = _parts(policy, inner, layers, given, plan)
     parts.plugged = plugged
+    if device is not None:
+        parts.ahead = Ahead(parts.session, parts.collector, parts.effects, TensorOperations(device))
     parts.risks.update({risk.name: RiskModel(risk, seed) for risk in policy.risks})
     guard = Guard(parts, mode)
     guard.hooks = Hooks(inner, guard)
@@ -98,7 +107,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
 
 def _parts(policy: Policy, optimizer: Optimizer, layers: Layers, given: Given, plan: Plan) -> Parts:
     watch = Stopwatch() if policy.limits.overhead else None
-    session = Session(policy)
+    session = Session(policy, lagged=not plan.waits)
     return Parts(
         policy=policy,
         collector=Collector(optimizer, layers, plan, watch),

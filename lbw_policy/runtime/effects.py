@@ -12,9 +12,22 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lbw_policy import saved
-from lbw_policy.actions import Gradients, Snapshots, UpdateScale, reset_moments, select, unfreezable
+from lbw_policy.actions import (
+    Gradients,
+    Snapshots,
+    Switch,
+    UpdateScale,
+    reset_moments,
+    select,
+    unfreezable,
+    unswitchable,
+    unswitchable_now,
+)
 from lbw_policy.errors import StateError
 from lbw_policy.limits import Grant, Request
+from lbw_policy.machine.ahead import Ruling
+from lbw_policy.machine.foresight import Late, LateTruth
+from lbw_policy.runtime.ondevice import held
 from lbw_policy.telemetry import Layers
 
 
@@ -45,6 +58,7 @@ class Effects:
         self._largest = math.nan
         self._scale = UpdateScale(optimizer)
         self._gradients = Gradients(optimizer)
+        self._switch = Switch(optimizer)
 
     def impossible(self, request: Request) -> str | None:
         """Return why a request cannot be carried out at this moment, or None."""
@@ -87,6 +101,31 @@ class Effects:
         if updates and self.frozen:
             self._gradients.drop(self._held())
         return updates
+
+    def can_act_ahead(self, ruling: Ruling) -> bool:
+        """Tell whether a ruling can be carried out in this tick without the host knowing its numbers."""
+        kernels = isinstance(ruling.skip, LateTruth) or isinstance(ruling.scale, Late)
+        if kernels and unswitchable(self._optimizer):
+            return False
+        if isinstance(ruling.skip, LateTruth) and unswitchable_now(self._optimizer):
+            return False
+        return not isinstance(ruling.clip, Late) or self._gradients.reals()
+
+    def act_ahead(self, ruling: Ruling) -> None:
+        """Do to the coming update what the limiter will grant."""
+        skip, clip, scale = ruling.skip, ruling.clip, ruling.scale
+        if isinstance(skip, LateTruth):
+            self._switch.apply(held(skip))
+        elif skip:
+            self._gradients.drop()
+        if isinstance(clip, Late):
+            self._gradients.shorten(held(clip))
+        else:
+            self._gradients.clip(clip)
+        if isinstance(scale, Late):
+            self._scale.apply_late(held(scale))
+        else:
+            self._scale.apply(scale)
 
     def checkpoint(self, grants: Iterable[Grant]) -> list[str]:
         """Call the user's function if it was granted; return why it failed, if it did: the tick goes on without."""
@@ -151,3 +190,4 @@ class Effects:
         """Put learning rates and gradients back as the run left them; safe to call at any time."""
         self._scale.release()
         self._gradients.release()
+        self._switch.release()

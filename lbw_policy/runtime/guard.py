@@ -19,23 +19,22 @@ from lbw_policy.limits import Grant
 from lbw_policy.machine import Session, Turn, by_signal
 from lbw_policy.record import Intervention, Ledger, log
 from lbw_policy.risk import Assessment, RiskModel
+from lbw_policy.runtime.ahead import Ahead
 from lbw_policy.runtime.deciding import Deciding
 from lbw_policy.runtime.effects import Effects
 from lbw_policy.runtime.hooks import Hooks
 from lbw_policy.runtime.pacing import Pace
 from lbw_policy.runtime.plugged import Plugged
 from lbw_policy.runtime.records import Recorder
+from lbw_policy.runtime.silence import Silence
 from lbw_policy.runtime.summary import Summary, summarise
 from lbw_policy.runtime.thinning import Overhead, Thinning
 from lbw_policy.semantics.policy import Policy
-from lbw_policy.semantics.signals import SIGNALS, Need
 from lbw_policy.telemetry import Collector, Readings
 
 _VERSION = 2
 _MOST_FAILURES = 10
 """After this many failing ticks in a row the guard stops trying; the run goes on unguarded."""
-_PATIENCE = 20
-"""Ticks after which a signal that the loop should observe and never did is worth a warning."""
 
 
 @define(eq=False)
@@ -50,12 +49,14 @@ class Parts:
     ledger: Ledger
     plugged: Plugged | None = None
     thinning: Thinning | None = None
+    ahead: Ahead | None = None
 
 
 class Guard:
     """The runtime of one policy on one optimizer; made by `attach`.
 
-    `mode` is `act`, or `shadow`: then everything is decided and recorded and nothing is changed.
+    `mode` is `act`, or `shadow`: then everything is decided and recorded and nothing is changed. In the tier `device`
+    a tick's decision, its records and all that follows from it come with its numbers, at the next step.
     """
 
     def __init__(self, parts: Parts, mode: str = "act") -> None:
@@ -67,12 +68,12 @@ class Guard:
         self._readings = Readings({}, {})
         self._turn: Turn | None = None
         self._updates = True
+        self._gone_on = self._due = False
+        self._left: bool | None = None
+        self._captured: int | None = None
         self._failures = 0
-        self._ticks = 0
-        self._factors: Mapping[str, int] | None = None
         self._watch: AbstractContextManager[None] = parts.thinning.meter.watch if parts.thinning else nullcontext()
-        told = {signal.name: _told(signal.source, signal.observed) for signal in parts.policy.signals}
-        self._silent: dict[str, str] | None = {name: call for name, call in told.items() if call}
+        self._silence = Silence(parts.policy)
 
     # For the training loop and its author
 
@@ -115,8 +116,15 @@ class Guard:
     def mode(self, mode: str) -> None:
         if mode not in ("act", "shadow"):
             raise ValueError(f"expected mode `act` or `shadow`, found `{mode}`")
+        self.catch_up()
         self._mode = mode
         self._agree_on_snapshots()
+
+    @property
+    def tier(self) -> str:
+        """Where the reflexes act: `host`, or `device`, which does not wait for a step's numbers."""
+        ahead = self._parts.ahead
+        return "device" if ahead is not None and ahead.trusted else "host"
 
     @property
     def policy(self) -> Policy:
@@ -126,7 +134,7 @@ class Guard:
     @property
     def tick(self) -> int:
         """Calls of `optimizer.step()` so far; it never goes back."""
-        return self._parts.session.tick
+        return self._parts.session.tick + (self._left is not None)
 
     @property
     def level(self) -> str:
@@ -158,21 +166,33 @@ class Guard:
         return self._deciding.status(name)
 
     def summary(self) -> Summary:
-        """Return what the guard did so far; `str()` of it is for people."""
+        """Return what the guard did so far, to the last step; `str()` of it is for people."""
+        self.catch_up()
         status = {name: self.risk_status(name) for name in self._parts.risks}
         snapshots = self._parts.effects.snapshots
         return summarise(self, status, self._parts.ledger, str(snapshots or ""), str(self.overhead or ""))
 
     def detach(self) -> None:
         """Take the guard off the optimizer; the run goes on as if it had never been there."""
+        try:
+            self.catch_up()
+        finally:
+            if self.hooks is not None:
+                self.hooks.remove()
+                self.hooks = None
+            self._parts.effects.release()
+            self._parts.collector.detach()
+            if self._parts.effects.snapshots:
+                self._parts.effects.snapshots.release()
+
+    def catch_up(self) -> None:
+        """In the tier `device`, wait for the last step's numbers and do what they lead to; else there is nothing to do.
+
+        `summary`, `state_dict`, `detach` and a change of `mode` call it; `interventions`, `level`, `progress` and
+        `risk` tell without it what is known.
+        """
         self._settle()
-        if self.hooks is not None:
-            self.hooks.remove()
-            self.hooks = None
-        self._parts.effects.release()
-        self._parts.collector.detach()
-        if self._parts.effects.snapshots:
-            self._parts.effects.snapshots.release()
+        self._arrive()
 
     def _settle(self) -> None:
         """End the tick of a step that raised, before anything else is asked of the guard."""
@@ -187,6 +207,8 @@ class Guard:
             self._parts.thinning.meter.lap()
         try:
             with self._watch:
+                self._arrive()
+                self._due = self._parts.session.machine.lagged and self._parts.session.due
                 self._decide_or_fail()
         except BaseException:  # a halt, or an interrupt from the keyboard
             self.abandon()
@@ -196,17 +218,19 @@ class Guard:
         """Undo what must not outlast the update, and learn from it."""
         with self._watch:
             try:
-                self._after()
+                self._parts.effects.release()
+                if not self._gone_on:
+                    self._after()
             except Exception as error:
                 self._failed(error)
             finally:
-                self._end(applied=self._updates)
+                self._close(applied=self._updates)
 
     def abandon(self) -> None:
         """End a tick without an update (the step raised, or the policy halts), all rates and gradients given back."""
         self._parts.effects.release()
         self._parts.collector.forget()
-        self._end(applied=False)
+        self._close(applied=False)
         if self._parts.thinning:
             self._parts.thinning.meter.gap()
 
@@ -237,19 +261,53 @@ class Guard:
         if self._failures >= _MOST_FAILURES:
             return
         self._pace()
-        self._readings = self._parts.collector.read(self.tick)
+        ahead = self._parts.ahead
+        if ahead is None:
+            self._readings = self._parts.collector.read(self.tick)
+        elif ahead.begin(acts=self.mode == "act"):
+            self._gone_on = True
+            return
+        else:
+            self._readings = ahead.settle()
+        self._act(self._judge())
+        self._failures = 0
+
+    def _arrive(self) -> None:
+        """Do for the last tick what had to wait for its numbers; a failure of the guard itself never spreads."""
+        applied, self._left, ahead = self._left, None, self._parts.ahead
+        if applied is None or ahead is None:
+            return
+        self._updates, self._turn = True, None
+        try:
+            self._readings = ahead.settle()
+            turn = self._judge()
+            ahead.check(turn)
+            self._updates = turn.updates or self.mode == "shadow"
+            if applied:
+                self._after()
+            self._failures = 0
+        except Halted:
+            raise
+        except Exception as error:
+            ahead.trusted = False
+            self._failed(error)
+        finally:
+            self._end(applied=applied and self._updates and not ahead.skipped)
+
+    def _judge(self) -> Turn:
+        """Decide on the readings, and record it."""
         self._note_failures(self._readings.failures)
         for text in self._readings.notes:
             self._recorder.warn(self, self.tick, text)
-        values = by_signal(self.policy, self.tick, self._readings.values, self._factors)
-        self._notice_silence(values)
+        values = by_signal(self.policy, self.tick, self._readings.values, self._parts.session.factors)
+        for text in self._silence.notice(values):
+            self._recorder.warn(self, self.tick, text)
         impossible = self._parts.effects.impossible
         self._turn = self._deciding.decide(values, self._readings.values, impossible, self._readings.norm)
         largest = self._readings.values.get("grad_norm_max")
         self._parts.effects.choose(self._turn.granted, self._readings.layers, math.nan if largest is None else largest)
         self._recorder.tick(self, self._turn, self._parts.effects.frozen)
-        self._act(self._turn)
-        self._failures = 0
+        return self._turn
 
     def _pace(self) -> None:
         """Thin the sampling, or come back, where the guard's own time asks for it; before anything is read."""
@@ -264,19 +322,7 @@ class Guard:
 
     def _thin(self, pace: Pace) -> None:
         self._parts.collector.pace(pace.every, pace.ranking)
-        self._factors = pace.signals
-        self._parts.session.thin(self._factors)
-
-    def _notice_silence(self, values: Mapping[str, float | None]) -> None:
-        self._ticks += 1
-        if self._silent is None:
-            return
-        self._silent = {name: call for name, call in self._silent.items() if values.get(name) is None}
-        if self._ticks > _PATIENCE:
-            for name, call in sorted(self._silent.items()):
-                text = f"signal `{name}` was never observed: call `{call}`"
-                self._recorder.warn(self, self.tick, text)
-            self._silent = None
+        self._parts.session.thin(pace.signals)
 
     def _act(self, turn: Turn) -> None:
         """Carry out the grants; their records are already made."""
@@ -300,7 +346,7 @@ class Guard:
             log.error("tick %d: %s", self.tick, reason)
 
     def _after(self) -> None:
-        self._parts.effects.release()
+        """Learn from an update that is known."""
         if self._turn is None or not self._updates:
             self._parts.collector.forget()
         if self._turn is None:
@@ -308,23 +354,43 @@ class Guard:
         intervened = self.mode == "act" and any(_changes(grant) for grant in self._turn.granted)
         self._deciding.learn(self._readings.values, intervened=intervened)
 
+    def _close(self, *, applied: bool) -> None:
+        """End the present step: its tick too, unless that waits for its numbers."""
+        gone_on, self._gone_on = self._gone_on, False
+        due, self._due = self._due and applied and (gone_on or self._turn is not None), False
+        self._left = applied if gone_on else None
+        try:
+            if due:
+                self._capture_early(self._parts.session)
+        finally:
+            if not gone_on:
+                self._end(applied=applied)
+
+    def _capture_early(self, session: Session) -> None:
+        """Take the snapshot of a lagged run, before it is known whether the tick was calm."""
+        snapshots, progress = self._parts.effects.snapshots, session.progress + 1
+        if self.mode == "shadow" or snapshots is None or self._capture(snapshots, session.tick, progress):
+            self._captured = progress
+
     def _end(self, *, applied: bool) -> None:
         """End the tick: count progress, and keep the snapshots the schedule asks for."""
-        tick = self.tick
-        upkeep = self._parts.session.finish(applied=applied)
+        session, captured, self._captured = self._parts.session, self._captured, None
+        tick, upkeep = session.tick, session.finish(applied=applied, captured=captured)
         snapshots = self._parts.effects.snapshots
         if snapshots is None or self.mode == "shadow":
             return
         for progress in upkeep.lost:
             snapshots.drop(progress)
-        if upkeep.take:
-            self._capture(snapshots, tick)
+        if upkeep.take and captured is None:
+            self._capture(snapshots, tick, session.progress)
 
-    def _capture(self, snapshots: Snapshots, tick: int) -> None:
-        """Take a snapshot; one that fails (no memory, no disk) is not offered, and the run goes on."""
+    def _capture(self, snapshots: Snapshots, tick: int, progress: int) -> bool:
+        """Take a snapshot, and tell whether it was; one that fails (no memory, no disk) is not offered."""
+        taken = False
         try:
             with self._parts.thinning.meter.capturing() if self._parts.thinning else nullcontext():
-                snapshots.capture(tick, self.progress)
+                snapshots.capture(tick, progress)
+            taken = True
         except Exception as error:
             reason = f"no snapshot was taken: {traceback.format_exception_only(error)[-1].strip()}"
             self._recorder.failure(self, tick, reason)
@@ -332,6 +398,7 @@ class Guard:
             self._stop_if_told(reason, error)
         finally:
             self._agree_on_snapshots()
+        return taken
 
     def _note_failures(self, reasons: Iterable[str]) -> None:
         """Record what plugins failed at; the tick goes on without them, unless the policy says to halt."""
@@ -363,7 +430,7 @@ class Guard:
 
         Without them a resumed guard decides the same, but cannot roll back to before the resume.
         """
-        self._settle()
+        self.catch_up()
         parts = self._parts
         held = parts.effects.snapshots if snapshots else None
         thinned = {"thinning": parts.thinning.state_dict()} if parts.thinning else {}
@@ -417,13 +484,6 @@ class Guard:
         schedule, snapshots = self._parts.session.schedule, self._parts.effects.snapshots
         if self.mode == "act" and schedule and snapshots:
             schedule.keep_only({(one.tick, one.progress) for one in snapshots.slots})
-
-
-def _told(source: str, observed: bool) -> str:
-    """Return what the loop calls to tell a signal, empty for one that is measured."""
-    if observed or source == "loss":
-        return "guard.observe(...)"
-    return "guard.curvature(loss)" if source in SIGNALS and SIGNALS[source].need is Need.CURVATURE else ""
 
 
 def _cause(halt: Grant, turn: Turn) -> str:

@@ -16,7 +16,8 @@ class Summary:
     """A guard's account of itself; `actions` counts outcomes by action, e.g. `{"skip": {"granted": 2}}`.
 
     `fallbacks` counts what was asked for instead of refused actions, "" for nothing: `{"skip": {"halt": 1}}`.
-    `snapshots` says what memory they take, and where; `overhead` what the guard takes of a step; "" without.
+    `snapshots` says what memory they take, and where; `overhead` what the guard takes of a step; "" without. `tier` is
+    where the reflexes act, `host` or `device`.
     """
 
     policy: str
@@ -30,6 +31,7 @@ class Summary:
     fallbacks: Mapping[str, Mapping[str, int]] = field(factory=dict)
     snapshots: str = ""
     overhead: str = ""
+    tier: str = "host"
 
     def as_dict(self) -> dict[str, object]:
         """Return the summary as plain data."""
@@ -37,7 +39,7 @@ class Summary:
 
     def __str__(self) -> str:
         lines = [
-            f"policy {self.policy} ({self.digest[:12]}), mode {self.mode}",
+            f"policy {self.policy} ({self.digest[:12]}), mode {self.mode}, tier {self.tier}",
             f"{self.ticks} ticks, {self.progress} updates kept, level {self.level}",
         ]
         for action, outcomes in sorted(self.actions.items()):
@@ -73,6 +75,10 @@ class Watched(Protocol):
         """`act` or `shadow`."""
 
     @property
+    def tier(self) -> str:
+        """`host` or `device`."""
+
+    @property
     def tick(self) -> int:
         """Ticks so far."""
 
@@ -103,4 +109,5 @@ def summarise(guard: Watched, risks: Mapping[str, str], ledger: Ledger, snapshot
         fallbacks=by_action(ledger.fallbacks),
         snapshots=snapshots,
         overhead=overhead,
+        tier=guard.tier,
     )

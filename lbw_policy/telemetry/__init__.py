@@ -2,8 +2,8 @@
 
 from lbw_policy.telemetry.collector import Collector
 from lbw_policy.telemetry.layers import Layers
-from lbw_policy.telemetry.readings import Plan, Readings
+from lbw_policy.telemetry.readings import Packet, Plan, Readings, Sent
 from lbw_policy.telemetry.sources import lacking
 from lbw_policy.telemetry.stopwatch import Stopwatch
 
-__all__ = ["Collector", "Layers", "Plan", "Readings", "Stopwatch", "lacking"]
+__all__ = ["Collector", "Layers", "Packet", "Plan", "Readings", "Sent", "Stopwatch", "lacking"]

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
+from attrs import frozen
 from torch.optim import Optimizer
 
 from lbw_policy.errors import StateError
 from lbw_policy.semantics.signals import source_of
 from lbw_policy.telemetry.layers import Layers
-from lbw_policy.telemetry.readings import Due, Packet, Plan, Readings, Value
-from lbw_policy.telemetry.sources import by_layer, sources_for
+from lbw_policy.telemetry.readings import Due, Numbers, Packet, Plan, Present, Readings, Sent, Value
+from lbw_policy.telemetry.sources import by_layer, is_told, sources_for
 from lbw_policy.telemetry.stopwatch import Stopwatch
+from lbw_policy.telemetry.told import TELLABLE
 
 _LAYER_EVERY = 10
 _SHORTENED = ("grad_norm", "grad_norm_max", "grad_norm_min")
+
+
+@frozen
+class _Open:
+    """A tick that was measured: what was due, by source and by key, and whether the loop told its gradients' norm."""
+
+    due: Due
+    told: bool
+    keys: frozenset[str]
 
 
 class Collector:
@@ -36,6 +47,7 @@ class Collector:
         self._sources = sources_for(optimizer, layers, plan, watch)
         self.pace(plan.every)
         self._tick: int | None = None
+        self._open: _Open | None = None
         self._expect_loss(0)
 
     def observe(self, values: Mapping[str, object]) -> None:
@@ -76,25 +88,55 @@ class Collector:
 
     def read(self, tick: int) -> Readings:
         """Measure what is due in this tick and return it; observed values are used up."""
-        sources, keys = self._sources, self.due(tick)
+        return self.settle(self.received(self.measure(tick)))
+
+    def measure(self, tick: int) -> Packet:
+        """Measure what is due in this tick, and return what is to come over; observed values are used up."""
+        sources, packet, keys = self._sources, Packet(), self.due(tick)
         told = sources.observed.has("grad_norm")
         due = Due(self._measured(keys), self._measured(self.due(tick + 1)), tick, tick == self._tick)
         if self._tick is not None and tick not in (self._tick, self._tick + 1):
             self._start_anew()
-        packet, values = Packet(), dict[str, Value]()
         with torch.no_grad():
             if sources.sampler is not None:
                 sources.sampler.begin()
             for source in sources:
                 source.measure(due, packet)
-            numbers = self._transferred(packet)
+        sources.observed.use_up()
+        self._open = _Open(due, told, keys)
+        return packet
+
+    def settle(self, numbers: Numbers) -> Readings:
+        """Return the readings of the tick that was measured last, from the numbers that came over."""
+        assert self._open is not None
+        sources, values, due = self._sources, dict[str, Value](), self._open.due
+        with torch.no_grad():
             for source in sources:
                 values.update(source.values(numbers))
-        if told and sources.gradients.factor is None:
+        if self._open.told and sources.gradients.factor is None:
             self._unclip(values)
-        self._tick = tick
-        layers, reported = by_layer(sources, self._plan.layer_statistics), self._reported(values, keys)
+        self._tick = due.tick
+        layers = by_layer(sources, self._plan.layer_statistics)
+        reported = self._reported(values, self._open.keys)
         return Readings(reported, layers, self._failures(), sources.gradients.norm, self._notes(due))
+
+    def present(self, wanted: Collection[str]) -> dict[str, Present]:
+        """Return readings of the tick being measured, known ones and numbers on the device, before the transfer.
+
+        They are the very numbers that `settle` will report. A source that is left out takes the host to compute.
+        """
+        sources = self._sources
+        found: dict[str, Present] = dict.fromkeys(self._plan.observed)
+        found |= {name: None for name in self._plan.every if name not in TELLABLE and is_told(name)}
+        with torch.no_grad():
+            for source in (sources.gradients, sources.rates, sources.step_time, sources.observed):
+                found |= source.present(wanted) if source is not None else {}
+        return {name: value for name, value in found.items() if name in wanted}
+
+    def present_norm(self) -> Present:
+        """Return the norm of the gradients as they are now, if this tick measured it, before the transfer."""
+        with torch.no_grad():
+            return self._sources.gradients.present_norm()
 
     def forget(self) -> None:
         """Drop the memory of weights and gradients: the next tick tells nothing of an update."""
@@ -152,7 +194,8 @@ class Collector:
             keys = keys - {"grad_norm"}
         return frozenset(source_of(key) for key in keys)
 
-    def _transferred(self, packet: Packet) -> dict[str, list[float]]:
+    def received(self, packet: Packet | Sent) -> dict[str, list[float]]:
+        """Return the numbers that come over, waiting for them if they are not there yet."""
         if self._watch is None or packet.on_host:
             return packet.unpack()
         with self._watch.resting():  # the host waits for the run's own work on the device

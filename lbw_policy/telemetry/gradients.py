@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from attrs import frozen
 from torch.optim import Optimizer
 
 from lbw_policy.telemetry.layers import Layers
-from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value, largest
+from lbw_policy.telemetry.readings import Due, Numbers, Packet, Plan, Present, Value, largest, widest
 from lbw_policy.telemetry.samples import gradient_scale, plain
 from lbw_policy.telemetry.scopes import Scope, Scopes
 
@@ -43,18 +43,25 @@ class GradientNorms:
     """`grad_norm`, its largest, smallest and spread over layers, `nonfinite_grads`, and the norm of each layer.
 
     One pass over the gradients with fp32 accumulation, whatever their type (relative error measured
-    on a CPU: below 1e-3 for tensors of up to 10 million elements, 3e-3 at 40 million). An infinite norm is
+    on a CPU: below 1e-3 for tensors of up to 10 million elements, 3e-3 at 40 million). `grad_norm` is put
+    together from them in fp64, on the device. An infinite norm is
     looked at again in fp64, as finite squares may have overflowed; that is a second transfer, in
-    such ticks and no others. Gradients that were clipped through `clip` are not passed over again.
+    such ticks and no others. If the host does not wait for a tick's numbers it cannot: then it counts for infinite.
+    Gradients that were clipped through `clip` are not passed over again.
     """
 
-    def __init__(self, optimizer: Optimizer, layers: Layers, scopes: Scopes, *, ranked: bool = False) -> None:
+    def __init__(self, optimizer: Optimizer, layers: Layers, scopes: Scopes, plan: Plan) -> None:
         self._optimizer = optimizer
+        self._waits = plan.waits
         self._parameters = layers.distinct()
         self._members = scopes.members
         self._scopes = scopes.of(GRADIENTS)
-        self._by_layer = ranked or bool(scopes.of(_PER_LAYER))
-        self._tensors: dict[int, torch.Tensor] = {}
+        self._by_layer = "grad_norm" in plan.layer_statistics or bool(scopes.of(_PER_LAYER))
+        self._numbers: tuple[int, ...] = ()
+        self._tensors: list[torch.Tensor] = []
+        self._norms: torch.Tensor | None = None
+        self._whole: torch.Tensor | None = None
+        self._told: Clipped | None = None
         self._clipped: Clipped | None = None
         self.by_layer: dict[str, float] = {}
         """The latest gradient norm of every layer that has had one; kept only if it is asked for."""
@@ -74,41 +81,72 @@ class GradientNorms:
         torch._foreach_mul_([plain(gradient) for gradient in gradients], factor)
         dense = all(gradient.layout is torch.strided for gradient in gradients)
         left = tuple((weakref.ref(gradient), gradient._version) for gradient in gradients)
-        self._clipped = Clipped(norms, limit, factor, left) if dense else None
+        self._told = Clipped(norms, limit, factor, left) if dense else None
         return whole
 
     def measure(self, due: Due, packet: Packet) -> None:
         """Queue one norm for each parameter that has a gradient."""
-        self._tensors, self.norm = dict(self._present()) if due.now & GRADIENTS else {}, None
-        if self._clipped is not None and not self._clipped.stands(self._parameters):
-            self._clipped = None
-        clipped = self._clipped
-        self.factor = None if clipped is None else clipped.factor
-        if self._tensors:
-            packet.add("grad_norms", norms_of(list(self._tensors.values())) if clipped is None else clipped.norms)
+        found = dict(self._found()) if due.now & GRADIENTS else {}
+        self._numbers, self.norm, self._norms, self._whole = tuple(found), None, None, None
+        self._tensors = list(found.values()) if self._waits else []
+        told, self._told = self._told, None
+        self._clipped = told if told is not None and told.stands(self._parameters) else None
+        self.factor = None if self._clipped is None else self._clipped.factor
+        if found:
+            self._norms = norms_of(list(found.values())) if self._clipped is None else self._clipped.norms
             scale = gradient_scale(self._optimizer)
-            if scale is not None:
-                packet.add("grad_unscale", 1 / scale)
+            self._queue(packet, self._norms, None if scale is None else 1 / scale)
+
+    def _queue(self, packet: Packet, norms: torch.Tensor, unscale: torch.Tensor | None) -> None:
+        packet.add("grad_norms", norms)
+        if unscale is not None:
+            packet.add("grad_unscale", unscale)
+        wide = widest(norms.device)
+        if wide is torch.float64:
+            whole = torch.linalg.vector_norm(norms, dtype=wide)
+            self._whole = whole if unscale is None else whole * unscale.to(whole.device, wide).reshape(())
+            packet.add("grad_norm", self._whole)
 
     def values(self, numbers: Numbers) -> Mapping[str, Value]:
         """Return the readings, none where no parameter has a gradient."""
-        clipped, self._clipped = self._clipped, None
-        if not self._tensors:
+        if not self._numbers:
             return {}
-        norms, broken = settle(numbers["grad_norms"], list(self._tensors.values()))
-        if clipped is not None:
+        norms, broken = settle(numbers["grad_norms"], self._tensors if self._waits else None)
+        if self._clipped is not None:
             norms = numbers["grad_norms"]
         (unscale,) = numbers.get("grad_unscale", [1.0])
-        present = {number: norm * unscale for number, norm in zip(self._tensors, norms, strict=True)}
-        bad = {number for number, one in zip(self._tensors, broken, strict=True) if one}
-        whole = total(present.values())
-        self.norm = whole if clipped is None else _after_clip(whole, clipped.limit)
-        self._tensors = {}
+        present = {number: norm * unscale for number, norm in zip(self._numbers, norms, strict=True)}
+        bad = {number for number, one in zip(self._numbers, broken, strict=True) if one}
+        whole = self._together(present, numbers.get("grad_norm"))
+        self.norm = whole if self._clipped is None else _after_clip(whole, self._clipped.limit)
+        self._tensors = []
         layers = dict(self._of_layers(present)) if self._by_layer else {}
         self.by_layer = self.by_layer | layers
-        return {scope.key: _READ[scope.source](_Norms(scope, present, layers, bad)) for scope in self._scopes}
+        return {scope.key: _READ[scope.source](_Norms(scope, present, layers, bad, whole)) for scope in self._scopes}
 
-    def _present(self) -> Iterator[tuple[int, torch.Tensor]]:
+    def present(self, wanted: Collection[str]) -> Mapping[str, Present]:
+        """Return `grad_norm` and `nonfinite_grads` before the transfer, the very numbers that will come over."""
+        if self._norms is None or self._whole is None:
+            return {"grad_norm": None, "nonfinite_grads": None}
+        if "nonfinite_grads" not in wanted:
+            return {"grad_norm": self._whole}
+        return {"grad_norm": self._whole, "nonfinite_grads": (~self._norms.isfinite()).sum().to(self._whole.dtype)}
+
+    def present_norm(self) -> Present:
+        """Return the norm of the gradients as they are now before the transfer."""
+        if self._whole is None or self._clipped is None:
+            return self._whole
+        room = torch.full_like(self._whole, self._clipped.limit) / (self._whole + _CLIP_EPSILON)
+        shortened = self._whole * torch.where(room < 1.0, room, torch.ones_like(room))
+        return torch.where(self._whole.isfinite(), shortened, torch.full_like(room, math.nan))
+
+    def _together(self, present: Mapping[int, float], found: list[float] | None) -> float:
+        """Return the norm of all, as the device found it unless a norm among them was looked at again."""
+        if found is not None and (math.isfinite(found[0]) or not self._waits):
+            return found[0]
+        return total(present.values())
+
+    def _found(self) -> Iterator[tuple[int, torch.Tensor]]:
         for number, parameter in enumerate(self._parameters):
             if parameter.grad is not None:
                 yield number, plain(parameter.grad)
@@ -122,12 +160,13 @@ class GradientNorms:
 
 @frozen(eq=False)
 class _Norms:
-    """What one reading is made from: the norms of a scope's parameters and layers, and which are not finite."""
+    """What one reading is made from: the norms of a scope's parameters and layers, which are not finite, the whole."""
 
     scope: Scope
     present: Mapping[int, float]
     layers: Mapping[str, float]
     broken: set[int]
+    whole: float
 
     def of_parameters(self) -> list[float]:
         """Return the norm of each parameter in scope that has a gradient."""
@@ -140,6 +179,8 @@ class _Norms:
 
 def _norm(norms: _Norms) -> Value:
     found = norms.of_parameters()
+    if len(found) == len(norms.present):
+        return norms.whole
     return total(found) if found else None
 
 
@@ -176,8 +217,9 @@ _READ = {
 class WeightCheck:
     """`nonfinite_params`, exact: one pass over all weights in ticks where it is due."""
 
-    def __init__(self, layers: Layers, scopes: Scopes) -> None:
+    def __init__(self, layers: Layers, scopes: Scopes, plan: Plan) -> None:
         self._parameters = layers.distinct()
+        self._waits = plan.waits
         self._scopes = scopes.of({"nonfinite_params"})
 
     def measure(self, due: Due, packet: Packet) -> None:
@@ -189,7 +231,8 @@ class WeightCheck:
         """Return the count of tensors with NaN or inf."""
         if "param_norms" not in numbers:
             return {}
-        _, broken = settle(numbers["param_norms"], [plain(parameter) for parameter in self._parameters])
+        weights = [plain(parameter) for parameter in self._parameters] if self._waits else None
+        _, broken = settle(numbers["param_norms"], weights)
         return {scope.key: float(sum(broken[number] for number in scope.parameters)) for scope in self._scopes}
 
 
@@ -201,11 +244,16 @@ def norms_of(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack([norm if norm.device == home else norm.to(home, non_blocking=True) for norm in norms])
 
 
-def settle(norms: list[float], tensors: Sequence[torch.Tensor]) -> tuple[list[float], list[bool]]:
-    """Return the norms with fp32 overflows put right, and of each tensor whether it is truly not finite."""
+def settle(norms: list[float], tensors: Sequence[torch.Tensor] | None) -> tuple[list[float], list[bool]]:
+    """Return the norms with fp32 overflows put right, and of each tensor whether it is truly not finite.
+
+    Without the tensors there is nothing to look at again: an overflow counts for infinite.
+    """
     if math.isfinite(sum(norms)):
         return norms, [False] * len(norms)
     settled, broken = list(norms), [not math.isfinite(norm) for norm in norms]
+    if tensors is None:
+        return settled, broken
     doubtful = [number for number, norm in enumerate(norms) if norm == math.inf]
     for number, (norm, finite) in zip(doubtful, _look_closer([tensors[n] for n in doubtful]), strict=True):
         settled[number], broken[number] = norm, not finite

@@ -9,8 +9,12 @@ from typing import Protocol
 import torch
 from attrs import field, frozen
 
+from lbw_policy.telemetry.transfer import Transfer
+
 Value = float | None
 Numbers = Mapping[str, list[float]]
+Present = float | torch.Tensor | None
+"""A reading as it is before the transfer: known to the host, one number on the device, or none."""
 
 
 @frozen
@@ -22,7 +26,8 @@ class Plan:
     one of the `groups`, each a set of layers. `layer_statistics` are wanted per layer (every 10
     ticks where `every` does not say). `observed` are the user's own names. `plugins` are further
     sources, each measured by a function of the tick. `clips` tells that gradients may be clipped to
-    a norm, so that their present norm must be known in every tick that reads `grad_norm`.
+    a norm, so that their present norm must be known in every tick that reads `grad_norm`. Unless the
+    host `waits` for a tick's numbers, an infinite norm cannot be looked at again.
     """
 
     every: Mapping[str, int]
@@ -31,6 +36,7 @@ class Plan:
     plugins: Mapping[str, Callable[[int], object]] = field(factory=dict)
     groups: Mapping[str, frozenset[str]] = field(factory=dict)
     clips: bool = False
+    waits: bool = True
 
 
 @frozen
@@ -72,6 +78,25 @@ class Source(Protocol):
         """Return the readings that the numbers which came over allow."""
 
 
+@frozen(eq=False)
+class Sent:
+    """A packet that is under way: of each device's transfer the names of its parts, and how long they are."""
+
+    _transfers: tuple[tuple[Transfer, tuple[tuple[str, int], ...]], ...]
+
+    @property
+    def on_host(self) -> bool:
+        """Whether nothing of it comes from an accelerator."""
+        return all(transfer.on_host for transfer, _ in self._transfers)
+
+    def unpack(self) -> dict[str, list[float]]:
+        """Return the numbers by name, waiting for those that are not there yet."""
+        numbers: dict[str, list[float]] = {}
+        for transfer, parts in self._transfers:
+            _sort(transfer.numbers(), parts, numbers)
+        return numbers
+
+
 class Packet:
     """Small tensors that cross from device to host together: one transfer per device that holds any."""
 
@@ -91,12 +116,24 @@ class Packet:
         """Transfer everything and return the numbers by name (parts of one name are joined)."""
         numbers: dict[str, list[float]] = {}
         for parts in self._parts.values():
-            flat = torch.cat([tensor for _, tensor in parts]).tolist()
-            start = 0
-            for name, tensor in parts:
-                numbers.setdefault(name, []).extend(flat[start : start + tensor.numel()])
-                start += tensor.numel()
+            _sort(torch.cat([tensor for _, tensor in parts]).tolist(), _sizes(parts), numbers)
         return numbers
+
+    def send(self) -> Sent:
+        """Start the transfers, and let the host go on."""
+        packed = [(torch.cat([tensor for _, tensor in parts]), _sizes(parts)) for parts in self._parts.values()]
+        return Sent(tuple((Transfer.of(flat), sizes) for flat, sizes in packed))
+
+
+def _sizes(parts: Iterable[tuple[str, torch.Tensor]]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, tensor.numel()) for name, tensor in parts)
+
+
+def _sort(flat: list[float], parts: Iterable[tuple[str, int]], numbers: dict[str, list[float]]) -> None:
+    start = 0
+    for name, size in parts:
+        numbers.setdefault(name, []).extend(flat[start : start + size])
+        start += size
 
 
 def widest(device: torch.device) -> torch.dtype:

@@ -46,13 +46,14 @@ class Sources:
     hessian: Hessian | None = None
     plugged: Plugged | None = None
     step_time: StepTime | None = None
+    rates: LearningRate | None = None
     others: list[Source] = field(factory=list)
 
     def __iter__(self) -> Iterator[Source]:
         found = (self.gradients, self.motion, self.exponents, self.activations, self.attention, self.routers)
         yield from (source for source in (*found, *self.others) if source is not None)
         # What the loop tells comes last: it replaces what was measured.
-        last = (self.hessian, self.step_time, self.observed, self.plugged)
+        last = (self.rates, self.hessian, self.step_time, self.observed, self.plugged)
         yield from (source for source in last if source is not None)
 
 
@@ -61,19 +62,19 @@ def sources_for(optimizer: Optimizer, layers: Layers, plan: Plan, watch: Stopwat
     _check(plan, optimizer, layers)
     asked = frozenset(source_of(key) for key in plan.every) | plan.layer_statistics
     scopes = Scopes(layers, plan.every, plan.groups)
-    told = frozenset(name for name in plan.every if _told(name))
+    told = frozenset(name for name in plan.every if is_told(name))
     found = Sources(
         observed=Observed(plan.observed | told),
-        gradients=GradientNorms(optimizer, layers, scopes, ranked="grad_norm" in plan.layer_statistics),
+        gradients=GradientNorms(optimizer, layers, scopes, plan),
         plugged=Plugged(plan.plugins) if plan.plugins else None,
         step_time=StepTime() if "step_time" in asked else None,
     )
     _add_sampled(found, asked, (optimizer, layers, plan, scopes))
     _add_hooked(found, asked, (layers, scopes), watch.timed if watch else as_it_is)
     if "nonfinite_params" in asked:
-        found.others.append(WeightCheck(layers, scopes))
+        found.others.append(WeightCheck(layers, scopes, plan))
     if "lr" in asked:
-        found.others.append(LearningRate(optimizer))
+        found.rates = LearningRate(optimizer)
     return found
 
 
@@ -132,7 +133,8 @@ def _add_hooked(found: Sources, asked: frozenset[str], of: tuple[Layers, Scopes]
         found.hessian = Hessian(layers.distinct())
 
 
-def _told(name: str) -> bool:
+def is_told(name: str) -> bool:
+    """Tell whether a source is one that the loop may tell."""
     return name in TELLABLE or (name in SIGNALS and SIGNALS[name].need is Need.OBSERVED)
 
 
@@ -148,7 +150,7 @@ def _check(plan: Plan, optimizer: Optimizer, layers: Layers) -> None:
         missing = lacking(source, optimizer, layers, plan.groups.get(group_of(key))) if source in SIGNALS else None
         if missing:
             raise AttachError(f"the signal `{key}` needs {missing}")
-    clash = plan.observed & {name for name in plan.every if not _told(name)}
+    clash = plan.observed & {name for name in plan.every if not is_told(name)}
     if clash:
         raise AttachError(f"`{min(clash)}` is measured by telemetry: observe it under another name")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import numbers as numeric
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch.optim import Optimizer
 
 from lbw_policy.diagnostics import nearest
-from lbw_policy.telemetry.readings import Due, Numbers, Packet, Value, largest, widest
+from lbw_policy.telemetry.readings import Due, Numbers, Packet, Present, Value, largest, widest
 
 
 class LearningRate:
@@ -19,21 +19,29 @@ class LearningRate:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
+        self._plain: list[float] = []
+        self._tensors: list[torch.Tensor] = []
 
     def measure(self, due: Due, packet: Packet) -> None:
         """Queue the learning rates that are tensors."""
-        rates = self._rates() if "lr" in due.now else []
-        for rate in rates:
-            if isinstance(rate, torch.Tensor):
-                packet.add("lr", rate)
+        rates = [group.get("lr") for group in self._optimizer.param_groups] if "lr" in due.now else []
+        self._plain = [float(rate) for rate in rates if isinstance(rate, int | float)]
+        self._tensors = [rate.detach().clone() for rate in rates if isinstance(rate, torch.Tensor)]
+        for rate in self._tensors:
+            packet.add("lr", rate)
 
     def values(self, numbers: Numbers) -> Mapping[str, Value]:
         """Return the largest learning rate."""
-        plain = [float(rate) for rate in self._rates() if isinstance(rate, int | float)]
-        return {"lr": largest(plain + numbers.get("lr", []))}
+        return {"lr": largest(self._plain + numbers.get("lr", []))}
 
-    def _rates(self) -> list[object]:
-        return [group.get("lr") for group in self._optimizer.param_groups]
+    def present(self, wanted: Collection[str]) -> Mapping[str, Present]:
+        """Return the largest learning rate before the transfer."""
+        if not self._tensors or "lr" not in wanted:
+            return {"lr": largest(self._plain)}
+        home = self._tensors[0].device
+        rates = [rate.reshape(()).to(home, widest(home), non_blocking=True) for rate in self._tensors]
+        rates += [torch.full((), rate, dtype=widest(home), device=home) for rate in self._plain]
+        return {"lr": torch.stack(rates).amax()}
 
 
 class StepTime:
@@ -55,6 +63,10 @@ class StepTime:
         """Return the seconds passed."""
         return {"step_time": self._passed}
 
+    def present(self, _: Collection[str]) -> Mapping[str, Present]:
+        """Return the seconds passed."""
+        return {"step_time": self._passed}
+
     def forget(self) -> None:
         """Begin anew, after a gap."""
         self._last = None
@@ -70,6 +82,7 @@ class Observed:
     def __init__(self, names: frozenset[str]) -> None:
         self._names = names
         self._values: dict[str, float | torch.Tensor] = {}
+        self._used: dict[str, float | torch.Tensor] = {}
 
     def take(self, values: Mapping[str, object]) -> None:
         """Keep the values; none is kept if one of them is refused."""
@@ -81,14 +94,20 @@ class Observed:
             if isinstance(value, torch.Tensor):
                 packet.add(f"observed {name}", value)
 
+    def use_up(self) -> None:
+        """Take the values for this tick's: what is told from now on belongs to the coming one."""
+        self._used, self._values = self._values, {}
+
     def values(self, numbers: Numbers) -> Mapping[str, Value]:
-        """Return and use up the values."""
-        found = {
+        """Return this tick's values."""
+        return {
             name: numbers[f"observed {name}"][0] if isinstance(value, torch.Tensor) else value
-            for name, value in self._values.items()
+            for name, value in self._used.items()
         }
-        self._values = {}
-        return found
+
+    def present(self, _: Collection[str]) -> Mapping[str, Present]:
+        """Return this tick's values before the transfer."""
+        return dict(self._used)
 
     def has(self, name: str) -> bool:
         """Tell whether a value waits for the coming tick."""

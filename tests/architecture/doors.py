@@ -19,7 +19,9 @@ HANDS = {"Gradients", "UpdateScale", "reset_moments"}
 GRANTED = {"turn.granted", "self._turn.granted"}
 """What may be handed to the guard's hands."""
 BY_GRANT = {"apply", "choose", "checkpoint", "act"}
-GIVING_BACK = {"release", "hold", "impossible", "go_on_freezing"}
+AHEAD = {"act_ahead": {"self._ruling"}}
+"""What acts before the limiter is asked, on what it has said it will grant."""
+GIVING_BACK = {"release", "hold", "impossible", "go_on_freezing", "can_act_ahead"}
 
 IN_PLACE = "changes a tensor"
 
@@ -75,8 +77,8 @@ def _called(node: ast.Call, name: str) -> Iterator[str]:
         yield "sets an attribute of the run by name"
     if name in ("setattr", "delattr") and len(node.args) > 1 and not isinstance(node.args[1], ast.Constant):
         yield "sets an attribute by a computed name"
-    if name == "Grant":
-        yield "makes a grant"
+    if name in ("Grant", "Ruling"):
+        yield f"makes a {name.lower()}"
 
 
 def _method(node: ast.Call, method: ast.Attribute) -> Iterator[str]:
@@ -101,5 +103,7 @@ def _handed(node: ast.Call, name: str) -> Iterator[str]:
     """Yield what is wrong with a call of the guard's hands."""
     if name in BY_GRANT and not (node.args and ast.unparse(node.args[0]) in GRANTED):
         yield f"calls `{name}` of the guard's hands without grants"
-    elif name not in BY_GRANT | GIVING_BACK:
+    elif name in AHEAD and not (node.args and ast.unparse(node.args[0]) in AHEAD[name]):
+        yield f"calls `{name}` of the guard's hands without a ruling"
+    elif name not in BY_GRANT | GIVING_BACK | set(AHEAD):
         yield f"calls the unknown `{name}` of the guard's hands"

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import lbw_policy
-from lbw_policy.limits import Grant
+from lbw_policy.limits import Allowance, Grant
+from lbw_policy.machine.ahead import Answering, Ruling
 from lbw_policy.runtime.effects import Effects
 from lbw_policy.runtime.plugged import Plugged
-from tests.architecture.doors import BY_GRANT, GIVING_BACK, IN_PLACE, findings
+from tests.architecture.doors import AHEAD, BY_GRANT, GIVING_BACK, IN_PLACE, findings
 
 PACKAGE = Path(lbw_policy.__file__).parent
 EXCEPTED = {
@@ -38,7 +39,7 @@ def changes(path: Path) -> set[str]:
     folder = name.partition("/")[0]
     if folder in ("actions", "lab", "conformance"):
         return set()
-    own = {"limits": "makes a grant", "telemetry": IN_PLACE}.get(folder)
+    own = {"limits": "makes a grant", "machine": "makes a ruling", "telemetry": IN_PLACE}.get(folder)
     found = [one for one in findings(path.read_text(encoding="utf-8")) if (name, one.where) not in EXCEPTED]
     return {f"{name}:{one.line}: {one.what}" for one in found if own is None or not one.what.startswith(own)}
 
@@ -72,6 +73,8 @@ def test_nothing_outside_of_the_actions_changes_a_run_and_only_the_limits_make_g
         ("Grant(request, Outcome.GRANTED, 2.0)", "makes a grant"),
         ("limits.Grant(request, Outcome.GRANTED)", "makes a grant"),
         ("attrs.evolve(grant, amount=2.0)", "makes a grant"),
+        ("Ruling(True, 1.0, 1.0)", "makes a ruling"),
+        ("self._parts.effects.act_ahead(turn)", "calls `act_ahead` of the guard's hands without a ruling"),
         ("self._parts.effects.apply(turn.decision.requests)", "calls `apply` of the guard's hands without grants"),
         ("parts.plugged.act([Request('x', 'y')], 3)", "calls `act` of the guard's hands without grants"),
         ("self._parts.effects.burn()", "calls the unknown `burn` of the guard's hands"),
@@ -124,7 +127,12 @@ def test_the_hands_take_grants_by_their_types(owner: type, name: str) -> None:
 def test_the_hands_have_no_other_public_way_in() -> None:
     public = {name for name, _ in inspect.getmembers(Effects, inspect.isfunction) if not name.startswith("_")}
 
-    assert public == (BY_GRANT | GIVING_BACK) - {"act"}
+    assert public == (BY_GRANT | GIVING_BACK | set(AHEAD)) - {"act"}
+
+
+def test_what_acts_ahead_takes_a_ruling_which_hangs_on_the_limiters_own_allowance() -> None:
+    assert typing.get_type_hints(Effects.act_ahead)["ruling"] is Ruling
+    assert Answering.__annotations__["allowance"] == Allowance.__name__
 
 
 def test_only_the_effects_hold_the_acting_objects() -> None:

@@ -67,6 +67,7 @@ class Limiting:
     """Every answer and everything spent, from the beginning."""
 
     policy: p.Policy
+    lagged: bool = False
     answers: list[tuple[Answer, ...]] = field(factory=list)
     applied: list[bool] = field(factory=list)
     calm: list[bool] = field(factory=list)
@@ -135,8 +136,10 @@ class Limiting:
             return []
         every = self.policy.snapshot_every or max(1, limit.distance // 2)
         proof, shots, progress = max(1, min(every, limit.distance // 4)), list[Shot](), 0
+        was_calm = True
         for answers, applied, in_calm in zip(self.answers, self.applied, self.calm, strict=True):
-            back = _find(answers, "rollback")
+            foreseen = was_calm and (not shots or (progress - shots[-1].progress >= every and shots[-1].calm >= proof))
+            was_calm, back = in_calm, _find(answers, "rollback")
             progress = (int(back.amount or 0) if back else progress) + applied
             shots = [shot for shot in shots if not back or shot.progress <= progress - applied]
             calm = in_calm and back is None
@@ -144,7 +147,7 @@ class Limiting:
             for shot in shots:
                 shot.calm += calm
             due = not shots or (progress - shots[-1].progress >= every and shots[-1].calm >= proof)
-            if calm and applied and due:
+            if calm and applied and (foreseen if self.lagged else due):
                 shots = [*(shot for shot in shots if shot.progress != progress), Shot(progress)][-2:]
         return [shot.progress for shot in shots if shot.calm >= proof]
 

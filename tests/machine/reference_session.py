@@ -57,12 +57,17 @@ class Was:
 
 
 class ReferenceSession:
-    """Decides like `Session`, from the beginning of the run at every tick."""
+    """Decides like `Session`, from the beginning of the run at every tick.
 
-    def __init__(self, policy: p.Policy) -> None:
+    If it is `lagged`, levels move by what their triggers said a tick before.
+    """
+
+    def __init__(self, policy: p.Policy, *, lagged: bool = False) -> None:
         self.policy = policy
+        self.lagged = lagged
+        self.said: tuple[tuple[int | None, ...], int | None] = ((None,) * len(policy.levels), None)
         self.expressions = Reference(policy.signals)
-        self.limiting = Limiting(policy)
+        self.limiting = Limiting(policy, lagged)
         self.past: list[Was] = []
 
     def tick(self, heard: Heard) -> Was:
@@ -91,15 +96,20 @@ class ReferenceSession:
 
     def _transition(self, fired: tuple[p.Reflex, ...]) -> Was:
         levels, level = self.policy.levels, self.past[-1].level if self.past else 0
-        enter = tuple(self._truth(one.enter) for one in levels)
-        leave = self._truth(levels[level].leave)
+        enter, leave = self.said if self.lagged else self._says(level)
         now = Was(level, level, moved=False, rose=False, enter=enter, leave=leave, fired=fired)
         up = [i for i in range(len(levels)) if self._may_enter(i, level) and self._count(i, enter[i])]
         if up:
             now.level, now.moved, now.rose = up[-1], True, True
         elif level and (self._overstayed(level) or self._released(level, leave)):
             now.level, now.moved = level - 1, True
+        self.said = self._says(now.level)
         return now
+
+    def _says(self, level: int) -> tuple[tuple[int | None, ...], int | None]:
+        """Return the truth of every `enter`, and of the `leave` of the level the run is in."""
+        levels = self.policy.levels
+        return tuple(self._truth(one.enter) for one in levels), self._truth(levels[level].leave)
 
     def _truth(self, trigger: p.Trigger | None) -> int | None:
         return None if trigger is None else self.expressions.truth(trigger.condition)

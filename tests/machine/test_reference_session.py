@@ -83,21 +83,23 @@ def agree(session: Session, turn: Turn, was: Was, reference: ReferenceSession) -
     assert same(list(session.machine.configuration.factors), factors)
 
 
-def differ(policy: Policy, run: list[Heard], cut: int, failing: int) -> Counter[str]:
+def differ(policy: Policy, run: list[Heard], cut: int, failing: int, *, lagged: bool = False) -> Counter[str]:
     """Drive both side by side, and return what was answered.
 
     The session is saved and resumed after `cut` ticks; every `failing`-th update fails by itself.
     """
-    session, reference, seen = Session(policy), ReferenceSession(policy), Counter[str]()
+    session, reference = Session(policy, lagged=lagged), ReferenceSession(policy, lagged=lagged)
+    seen = Counter[str]()
     for count, heard in enumerate(run):
         if count == cut:
             state = json.loads(json.dumps(session.state_dict()))
-            session = Session(policy)
+            session = Session(policy, lagged=lagged)
             session.load_state_dict(state)
+        captured = session.progress + 1 if lagged and session.due else None
         turn, was = hear(session, heard), reference.tick(heard)
         agree(session, turn, was, reference)
         applied = turn.updates and bool(count % failing)
-        session.finish(applied=applied)
+        session.finish(applied=applied, captured=captured if applied else None)
         reference.finish(applied=applied)
         assert (session.progress, session.limiter.high_water) == reference.limiting.progress()
         seen.update(f"{one.action} {one.outcome}{' else' if one.fallback else ''}" for one in was.answers)
@@ -112,9 +114,15 @@ def test_the_session_agrees_with_the_reference_under_policies_that_act() -> None
     seen = Counter[str]()
 
     @RELAXED
-    @given(policy=busy.policies(), run=busy.runs(), cut=st.integers(0, 60), failing=st.sampled_from((5, 10**9)))
-    def check(policy: Policy, run: list[Heard], cut: int, failing: int) -> None:
-        seen.update(differ(policy, run, cut, failing))
+    @given(
+        policy=busy.policies(),
+        run=busy.runs(),
+        cut=st.integers(0, 60),
+        failing=st.sampled_from((5, 10**9)),
+        lagged=st.booleans(),
+    )
+    def check(policy: Policy, run: list[Heard], cut: int, failing: int, lagged: bool) -> None:
+        seen.update(differ(policy, run, cut, failing, lagged=lagged))
 
     check()
     assert len(REACHED - set(seen)) <= 4, REACHED - set(seen)
