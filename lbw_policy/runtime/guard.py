@@ -32,7 +32,7 @@ from lbw_policy.runtime.thinning import Overhead, Thinning
 from lbw_policy.semantics.policy import Policy
 from lbw_policy.telemetry import Collector, Readings
 
-_VERSION = 2
+_VERSION = 3
 _MOST_FAILURES = 10
 """After this many failing ticks in a row the guard stops trying; the run goes on unguarded."""
 

@@ -68,6 +68,7 @@ class Run:
     costs: dict[str, float]
     text: str = POLICY
     mode: str = "act"
+    tier: str = "host"
     snapshot: float = 0.0
     clock: Clock = field(factory=Clock)
     read: list[frozenset[str]] = field(factory=list)
@@ -76,12 +77,13 @@ class Run:
     def __attrs_post_init__(self) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
-        self.optimizer = optim.AdamW(self.model.parameters(), lr=1e-3)
-        self.guard = lbw.attach(self.optimizer, lbw.load(self.text), model=self.model, mode=self.mode)
+        self.optimizer = optim.AdamW(self.model.parameters(), lr=1e-3, fused=self.tier == "device")
+        policy = lbw.load(self.text)
+        self.guard = lbw.attach(self.optimizer, policy, model=self.model, mode=self.mode, tier=self.tier)
         parts = self.guard._parts
         if parts.thinning:
             parts.thinning.meter.watch.clock = self.clock
-        take, capture = parts.collector.read, parts.effects.snapshots.capture  # type: ignore[union-attr]
+        take, capture = parts.collector.measure, parts.effects.snapshots.capture  # type: ignore[union-attr]
 
         def read(tick: int) -> object:
             self.read.append(parts.collector.due(tick))
@@ -92,7 +94,7 @@ class Run:
             self.clock.now += self.snapshot
             capture(tick, progress)
 
-        parts.collector.read, parts.effects.snapshots.capture = read, slow  # type: ignore
+        parts.collector.measure, parts.effects.snapshots.capture = read, slow  # type: ignore
 
     def train(self, steps: int, loss_of: Callable[[int], float | None] = lambda _: None, **told: float) -> Run:
         """Train for some steps; `loss_of` may replace the loss that is told."""
@@ -511,3 +513,15 @@ def test_whatever_the_clock_does_the_guard_keeps_to_its_limits(data: st.DataObje
     left_out = [tick for tick in range(140) if skipped[tick] == (skipped[tick - 1] if tick else 0)]
     assert all(sum(begin <= tick < begin + 100 for tick in left_out) <= 10 for begin in range(140))
     assert all(not set(range(begin, begin + 4)) <= set(left_out) for begin in range(140))
+
+
+def test_both_tiers_thin_alike_and_the_device_goes_on_without_waiting() -> None:
+    """What is thinned is no present reading of a reflex, so a device decides as before, and is still believed."""
+    text = POLICY.replace("or high > 0  do", "or grad > 1e9  do")
+    runs = [Run(DEAR, text, tier=tier).train(700) for tier in ("host", "device")]
+    host, device = (run.guard for run in runs)
+    device.catch_up()
+    assert device.tier == "device"
+    assert [run.guard.overhead.factor for run in runs if run.guard.overhead] == [16, 16]
+    assert [note.partition(": ")[2] for note in runs[0].notes] == [note.partition(": ")[2] for note in runs[1].notes]
+    assert host.progress == device.progress == 700

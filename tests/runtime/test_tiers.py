@@ -25,6 +25,10 @@ SKIPS = "reflex broken { when not finite(loss) do skip }"
             "reads the built-in signal `update_ratio` in every tick, which the host computes",
         ),
         (
+            'layers first = "*" signal part = telemetry.grad_norm of first reflex a { when part > 3 do skip }',
+            "reads the built-in signal `grad_norm of first` in every tick, which the host computes",
+        ),
+        (
             "risk r { horizon 5 steps features standard alarm at most 1 false per 100 steps trust after 20 steps "
             "model logistic fallback 0% } reflex a { when r > 30% do skip }",
             "reads the risk `r`, which the host computes",
