@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from typing import Any
 
-from attrs import Factory, asdict, define
+from attrs import Factory, asdict, define, frozen
 
 from lbw_policy.risk import plain
 
@@ -38,6 +38,17 @@ class Raised:
 
     tick: int
     hidden: bool = False
+
+
+@frozen
+class Outcome:
+    """What a tick shows of earlier alarms: how many were false with nothing hidden, how many trouble followed."""
+
+    false: int = 0
+    true: int = 0
+
+
+_NOTHING_SHOWN = Outcome()
 
 
 @define
@@ -71,6 +82,7 @@ class Threshold:
     last: int | None = None
     quiet: int = 0
     false_alarms: int = 0
+    warned: bool = False
     _base: tuple[float, float] | None = None
 
     @property
@@ -109,19 +121,25 @@ class Threshold:
             self.raised.append(Raised(tick))
         return above
 
-    def observe(self, tick: int, troubled: bool, intervened: bool) -> int:
-        """Take a tick's outcome; return how many alarms it shows to be false with nothing hidden."""
+    def observe(self, tick: int, troubled: bool, intervened: bool) -> Outcome:
+        """Take a tick's outcome; return what it shows of earlier alarms.
+
+        `warned` then tells whether an alarm came before the present trouble.
+        """
         if troubled:
-            self.raised = []
+            true, self.raised = len(self.raised), []
+            self.warned = self.warned or true > 0
+            return Outcome(true=true)
+        self.warned = False
         if not self.raised:
-            return 0
+            return _NOTHING_SHOWN
         for alarm in self.raised:
             alarm.hidden = alarm.hidden or intervened
         due = [alarm for alarm in self.raised if tick - alarm.tick >= self.grace]
         self.raised = [alarm for alarm in self.raised if 0 <= tick - alarm.tick < self.grace]
         self.false_alarms += len(due)
         self.shift += float(len(due))
-        return sum(not alarm.hidden for alarm in due)
+        return Outcome(false=sum(not alarm.hidden for alarm in due))
 
     def learn(self, score: float) -> None:
         """Take the score of a tick whose label matured as negative: the threshold sinks by the budget."""
@@ -156,6 +174,7 @@ class Threshold:
             "last": self.last,
             "quiet": self.quiet,
             "false_alarms": self.false_alarms,
+            "warned": self.warned,
         }
 
     def load_state_dict(self, state: object) -> None:
@@ -167,5 +186,6 @@ class Threshold:
         ]
         self.last = plain.optional_whole(state, "last")
         self.quiet, self.false_alarms = plain.whole(state, "quiet"), plain.whole(state, "false_alarms")
+        self.warned = plain.truth(state, "warned")
         self.recent, self.ordered, self._base = deque(recent), sorted(recent), None
         self._settle()

@@ -7,15 +7,18 @@ from typing import Any
 
 from attrs import frozen
 
+from lbw_policy.errors import StateError
 from lbw_policy.risk import plain
 from lbw_policy.risk.alarm import REFRACTORY, Threshold, log_odds
+from lbw_policy.risk.calibration import Calibration
 from lbw_policy.risk.features import StandardFeatures, non_finite, own_features
 from lbw_policy.risk.labels import Labels, Sample
-from lbw_policy.risk.registry import MODELS, Model, ask, explain, teach
-from lbw_policy.risk.trust import EPISODES, MATURED, Record
+from lbw_policy.risk.prior import Prior
+from lbw_policy.risk.registry import Model, ask, explain, make, teach
+from lbw_policy.risk.trust import EPISODES, MATURED, Record, Standing
 from lbw_policy.semantics.policy import Risk
 
-_VERSION = 1
+_VERSION = 2
 _HARD_RULE = (("non_finite", 1.0),)
 
 
@@ -25,7 +28,7 @@ class Assessment:
 
     `probability` is what the policy reads: the model's while it is trusted, else the policy's fallback.
     `alarm` is true while the score lies above the tracked threshold, only while trusted. `raw` is the
-    model's own probability whatever the trust, None where it has none. `drivers` are the features that
+    model's calibrated probability whatever the trust, None where it has none. `drivers` are the features that
     raised the score most, in log-odds for the default model; empty without an alarm.
     """
 
@@ -41,15 +44,15 @@ class RiskModel:
     """Predicts divergence within a risk's horizon, learns from what came, and says whether to believe it.
 
     Call `assess` once a tick with what is known before the update, then `learn` with the tick's outcome.
-    `prior` is what earlier runs taught the model (its `state_dict()["model"]`); with a key `threshold` it
-    also sets the score (log-odds) where alarms begin until this run's own quiet ticks are known.
-    Raises `StateError` for a damaged prior and `KeyError` for a model name that is not registered.
+    `prior` is what earlier runs taught the model: its weights, where its alarms begin, its calibration.
+    Raises `StateError` for a prior that is damaged or of another model, `KeyError` for a model that does not exist.
     """
 
-    def __init__(self, risk: Risk, seed: int = 0, prior: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, risk: Risk, seed: int = 0, prior: Prior | None = None) -> None:
         self._risk = risk
         self._seed = seed
-        self._model: Model = MODELS[risk.model](seed)
+        self._model: Model = make(risk.model, seed)
+        self._calibration, self._stretch = Calibration(), 1.0
         self._features = StandardFeatures()
         self._labels = Labels(risk.horizon)
         self._threshold = Threshold(risk.alarm, max(risk.horizon, REFRACTORY))
@@ -60,10 +63,14 @@ class RiskModel:
         if prior is not None:
             self._start_from(prior)
 
-    def _start_from(self, prior: Mapping[str, Any]) -> None:
-        self._model.load_prior(prior)
-        if "threshold" in prior:
-            self._threshold.start = plain.number(prior, "threshold")
+    def _start_from(self, prior: Prior) -> None:
+        if prior.kind != self._risk.model:
+            message = f"risk prior: expected one of model `{self._risk.model}`, found one of `{prior.kind}`"
+            raise StateError(message)
+        self._model.load_prior(prior.model)
+        self._threshold.start = prior.threshold(self._risk.alarm)
+        self._calibration = prior.calibration
+        self._stretch = self._risk.horizon / prior.horizon
 
     @property
     def ready(self) -> bool:
@@ -99,6 +106,11 @@ class RiskModel:
         return ""
 
     @property
+    def standing(self) -> Standing:
+        """How well it did in this run, over what has become known."""
+        return self._record.standing()
+
+    @property
     def threshold(self) -> float | None:
         """Return the score (log-odds) above which an alarm stands, or None while none can."""
         return self._threshold.value
@@ -113,8 +125,8 @@ class RiskModel:
         if non_finite(values):
             self._pending = None
             return self._report(1.0, True, _HARD_RULE)
-        raw = self._answer(features) if features and ready else None
-        score = None if raw is None else log_odds(raw)
+        answer = self._answer(features) if features and ready else None
+        score, raw = (None, None) if answer is None else (log_odds(answer), self._calibrated(answer))
         above = score is not None and self._threshold.judge(tick, score)
         self._pending = Sample(tick, features, raw, score) if features and ready else None
         drivers = explain(self._model, features) if above and self.trusted else ()
@@ -122,10 +134,13 @@ class RiskModel:
 
     def learn(self, tick: int, loss: float | None, finite: bool, intervened: bool) -> None:
         """Take the tick's outcome: its loss, whether all was finite, whether the guard changed anything."""
+        before = self._labels.divergence.diverged
         for sample in self._labels.observe(tick, loss, finite, intervened):
             self._mature(sample)
-        troubled = self._labels.divergence.troubled
-        self._record.alarmed_falsely(self._threshold.observe(tick, troubled, intervened))
+        divergence = self._labels.divergence
+        self._record.alarmed(self._threshold.observe(tick, divergence.troubled, intervened))
+        if divergence.diverged and not before:
+            self._record.diverged(foreseen=self._threshold.warned, hidden=self._labels.censors(tick))
         if self._pending is not None and self._pending.tick == tick:
             self._labels.admit(self._pending)
         self._pending = None
@@ -138,9 +153,14 @@ class RiskModel:
         return features
 
     def _answer(self, features: dict[str, float]) -> float | None:
-        raw = ask(self._model, features)
-        self._record.answered(raw is not None)
-        return raw
+        answer = ask(self._model, features)
+        self._record.answered(answer is not None)
+        return answer
+
+    def _calibrated(self, answer: float) -> float:
+        """Return the probability within this risk's horizon: a prior of another one is stretched by a constant rate."""
+        told = self._calibration(answer)
+        return told if self._stretch == 1.0 else 1.0 - (1.0 - told) ** self._stretch
 
     def _report(self, raw: float | None, above: bool, drivers: tuple[tuple[str, float], ...]) -> Assessment:
         trusted = self.trusted
@@ -168,6 +188,8 @@ class RiskModel:
             "threshold": self._threshold.state_dict(),
             "record": self._record.state_dict(),
             "model": self._model.state_dict(),
+            "calibration": self._calibration.plain(),
+            "stretch": self._stretch,
             "pending": None if self._pending is None else self._pending.state_dict(),
             "ticks": self._ticks,
             "own_ready": self._own_ready,
@@ -193,6 +215,8 @@ class RiskModel:
         self._threshold.load_state_dict(plain.entry(state, "threshold"))
         self._record.load_state_dict(plain.entry(state, "record"))
         self._model.load_state_dict(plain.entry(state, "model"))
+        self._calibration = Calibration.of(plain.entry(state, "calibration"))
+        self._stretch = plain.number(state, "stretch")
         pending = plain.entry(state, "pending")
         self._pending = None if pending is None else Sample.restored(pending)
         self._ticks, self._own_ready = plain.whole(state, "ticks"), plain.truth(state, "own_ready")

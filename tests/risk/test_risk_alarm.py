@@ -93,9 +93,22 @@ def test_an_alarm_is_false_unless_trouble_follows(
     threshold = Threshold(3e-4, start=-2.0)
     assert threshold.judge(0, 0.0)
     found = [threshold.observe(tick, tick == trouble, tick == act) for tick in range(60)]
-    assert sum(found) == known
+    false = [each.false for each in found]
+    assert sum(false) == known
+    assert sum(each.true for each in found) == (trouble is not None)
     assert threshold.false_alarms == threshold.shift == raised
-    assert found.index(1) == REFRACTORY if known else 1 not in found
+    assert false.index(1) == REFRACTORY if known else 1 not in false
+
+
+def test_a_warning_is_remembered_while_the_trouble_lasts() -> None:
+    """`warned` tells, from the first tick of trouble to its last, whether an alarm came before."""
+    warned, surprised = Threshold(3e-4, start=-2.0), Threshold(3e-4, start=-2.0)
+    assert warned.judge(0, 0.0)
+    for tick in range(1, 6):
+        for each in (warned, surprised):
+            each.observe(tick, tick in (2, 3), False)
+        assert warned.warned == (tick in (2, 3))
+        assert not surprised.warned
 
 
 def test_a_standing_alarm_is_counted_every_25_ticks() -> None:
