@@ -1,4 +1,4 @@
-"""Reads recorded telemetry: CSV, JSON Lines or NPZ with named columns, one row a tick."""
+"""Recorded telemetry: CSV, JSON Lines or NPZ with named columns, one row a tick."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from attrs import define, field, frozen
 
 from lbw_policy.diagnostics import printable
 from lbw_policy.errors import TraceError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 TICK = "tick"
 """The column that counts ticks, if there is one."""
+ABSENT = ".absent"
+"""In an NPZ, the member `NAME.absent` marks with booleans the ticks at which the column `NAME` has no reading."""
 MOST_ROWS = 10_000_000
 MOST_CHARACTERS = 1_048_576
 """No line of a text trace may be longer."""
 _ROWS_AT_ONCE = 4096
 _LAST_TICK = 2**53
 _MOST_BYTES = 16 * MOST_ROWS + MOST_CHARACTERS
-_ABSENT = frozenset({"", "null"})
+_NOTHING = frozenset({"", "null"})
 _GAPS = frozenset({"", None})
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError, MemoryError)
 """What reading a damaged NPZ raises; RuntimeError where it is encrypted."""
@@ -92,6 +97,31 @@ def read_trace(path: Path, wanted: Collection[str]) -> Trace:
     return Trace(path, tuple(table.names), columns, table.rows, first)
 
 
+def write_npz(path: Path, columns: Mapping[str, Sequence[float | None]]) -> None:
+    """Write columns as an NPZ that `read_trace` reads back to the bit; the same columns give the same bytes.
+
+    A column that has absent readings (None) gets a mask, the boolean member `NAME.absent`.
+    Raises OSError where the file cannot be written.
+    """
+    import numpy as np
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, readings in columns.items():
+            # float64 turns None into NaN.
+            _add_array(archive, name, np.array(readings, dtype=np.float64))
+            absent = np.array([reading is None for reading in readings], dtype=np.bool_)
+            if absent.any():
+                _add_array(archive, name + ABSENT, absent)
+
+
+def _add_array(archive: zipfile.ZipFile, name: str, values: NDArray[Any]) -> None:
+    import numpy as np
+
+    # A member opened by its name has no time in it, so that equal columns give equal bytes.
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, values, allow_pickle=False)
+
+
 @define
 class _Table:
     """A trace while it is read; every column is padded to the same length."""
@@ -155,7 +185,7 @@ def _numbers_and_gaps(cells: Sequence[Any]) -> tuple[array[float], bytes]:
 
 def _number(cell: object) -> float | str | None:
     """Return a cell's number, None where it has none, or a word for what stands there instead."""
-    if cell is None or (isinstance(cell, str) and cell.strip().lower() in _ABSENT):
+    if cell is None or (isinstance(cell, str) and cell.strip().lower() in _NOTHING):
         return None
     if isinstance(cell, str | int | float):
         try:
@@ -278,10 +308,9 @@ def _read_npz(table: _Table) -> None:
     try:
         with zipfile.ZipFile(table.path) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-            table.names = dict.fromkeys(members)
-            for name in sorted(table.wanted & members.keys()):
-                values = _array(table, archive, name, members[name])
-                table.columns[name] = Column(values, bytearray(len(values)))
+            table.names = dict.fromkeys(name for name in members if not _is_mask(name, members))
+            for name in sorted(table.wanted & table.names.keys()):
+                table.columns[name] = _column(table, archive, name, members)
     except _DAMAGE as error:
         if isinstance(error, TraceError):
             raise
@@ -293,19 +322,37 @@ def _read_npz(table: _Table) -> None:
     table.rows = max(lengths.values(), default=min(len(table.names), 1))
 
 
-def _array(table: _Table, archive: zipfile.ZipFile, name: str, member: str) -> array[float]:
+def _is_mask(name: str, members: Collection[str]) -> bool:
+    return name.endswith(ABSENT) and name.removesuffix(ABSENT) in members
+
+
+def _column(table: _Table, archive: zipfile.ZipFile, name: str, members: Mapping[str, str]) -> Column:
+    import numpy as np
+
+    values = _array(table, archive, name, members[name])
+    with np.errstate(all="ignore"):
+        floats = array("d", values.astype(np.float64).tobytes())
+    if name + ABSENT not in members:
+        return Column(floats, bytearray(len(floats)))
+    absent = _array(table, archive, name + ABSENT, members[name + ABSENT])
+    if absent.dtype.kind != "b" or len(absent) != len(floats):
+        found = f"{len(absent)} `{absent.dtype}`"
+        raise table.refuse(f"column {_say(name + ABSENT)}: expected {len(floats)} `bool`, found {found}")
+    return Column(floats, bytearray(absent.tobytes()))
+
+
+def _array(table: _Table, archive: zipfile.ZipFile, name: str, member: str) -> NDArray[Any]:
     import numpy as np
 
     if archive.getinfo(member).file_size > _MOST_BYTES:
         raise table.refuse(f"column {_say(name)}: expected at most {MOST_ROWS:_} rows, found more")
     with archive.open(member) as file:
         # INVARIANT: no pickle is ever loaded; an array of objects raises ValueError here.
-        found = np.lib.format.read_array(file, allow_pickle=False)
+        found: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     if found.ndim != 1 or found.dtype.kind not in "fiub":
         shape = "x".join(map(str, found.shape)) or "no"
         raise table.refuse(f"column {_say(name)}: expected one row of numbers, found {shape} `{found.dtype}`")
-    with np.errstate(all="ignore"):
-        return array("d", found.astype(np.float64).tobytes())
+    return found
 
 
 def _check_lengths(table: _Table, lengths: Mapping[str, int]) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lbw_policy import traces
 from lbw_policy.errors import TraceError
-from lbw_policy.traces import Trace, read_trace
+from lbw_policy.traces import Trace, read_trace, write_npz
 
 READING = st.none() | st.floats(allow_nan=True, allow_infinity=True)
 ROWS = st.lists(st.tuples(READING, READING), min_size=1, max_size=30)
@@ -76,6 +76,33 @@ def test_npz_arrays_of_any_plain_number_are_read(tmp_path: Path, kind: str) -> N
 
     assert list(trace.columns["loss"]) == [0.0, 1.0, 1.0, 0.0]
     assert (trace.first, trace.rows, set(trace.names)) == (7, 4, {"loss", "tick", "text"})
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS)
+def test_every_float_and_every_gap_survives_npz(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
+    """What was written is what is read, to the bit, absent readings too; equal columns are equal bytes."""
+    folder = tmp_path_factory.mktemp("traces")
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(("loss", "grad_norm"))}
+    for name in ("a.npz", "b.npz"):
+        write_npz(folder / name, columns)
+
+    trace = read_trace(folder / "a.npz", ("loss", "grad_norm", "loss.absent"))
+
+    assert _columns(trace) == {name: [repr(value) for value in column] for name, column in columns.items()}
+    assert (trace.rows, trace.names) == (len(rows), ("loss", "grad_norm"))
+    assert (folder / "a.npz").read_bytes() == (folder / "b.npz").read_bytes()
+
+
+def test_a_mask_belongs_to_its_column_and_hides_what_stands_there(tmp_path: Path) -> None:
+    """Numpy alone writes such a file; a name that only looks like a mask is a column."""
+    masks = {"loss.absent": np.array([False, True]), "x.absent": np.ones(2)}
+    np.savez(tmp_path / "a.npz", loss=np.array([np.nan, 5.0]), **masks)
+
+    trace = read_trace(tmp_path / "a.npz", ("loss", "x.absent"))
+
+    assert [repr(value) for value in trace.columns["loss"]] == ["nan", "None"]
+    assert list(trace.columns["x.absent"]) == [1.0, 1.0]
 
 
 def test_a_jsonl_key_may_come_late_and_go_early(tmp_path: Path) -> None:
@@ -185,6 +212,14 @@ def _lying() -> bytes:
             ": expected columns of one length, found that `loss`",
         ),
         (lambda: _archive(loss=np.ones(0)), ": the trace is empty"),
+        (
+            lambda: _archive(loss=np.ones(2), **{"loss.absent": np.zeros(2)}),
+            ": column `loss.absent`: expected 2 `bool`, found 2 `float64`",
+        ),
+        (
+            lambda: _archive(loss=np.ones(2), **{"loss.absent": np.zeros(3, bool)}),
+            ": column `loss.absent`: expected 2 `bool`, found 3 `bool`",
+        ),
         (_lying, ": expected an NPZ file: "),
     ],
 )
