@@ -60,6 +60,7 @@ class RiskModel:
         self._pending: Sample | None = None
         self._ticks = 0
         self._own_ready = False
+        self._certain = False
         if prior is not None:
             self._start_from(prior)
 
@@ -121,16 +122,23 @@ class RiskModel:
         A non-finite loss, norm or tensor is certain trouble by rule; the model is neither asked nor taught.
         """
         self._ticks += 1
+        self._certain = non_finite(values)
         features, ready = self._gather(values, extra), self.ready
-        if non_finite(values):
+        if self._certain:
             self._pending = None
             return self._report(1.0, True, _HARD_RULE)
         answer = self._answer(features) if features and ready else None
         score, raw = (None, None) if answer is None else (log_odds(answer), self._calibrated(answer))
         above = score is not None and self._threshold.judge(tick, score)
         self._pending = Sample(tick, features, raw, score) if features and ready else None
-        drivers = explain(self._model, features) if above and self.trusted else ()
+        drivers = self.drivers() if above and self.trusted else ()
         return self._report(raw, above, drivers)
+
+    def drivers(self) -> tuple[tuple[str, float], ...]:
+        """Return the features that raise the score of the tick assessed last most, at most three, largest first."""
+        if self._certain:
+            return _HARD_RULE
+        return () if self._pending is None else explain(self._model, self._pending.features)
 
     def learn(self, tick: int, loss: float | None, finite: bool, intervened: bool) -> None:
         """Take the tick's outcome: its loss, whether all was finite, whether the guard changed anything."""
@@ -193,6 +201,7 @@ class RiskModel:
             "pending": None if self._pending is None else self._pending.state_dict(),
             "ticks": self._ticks,
             "own_ready": self._own_ready,
+            "certain": self._certain,
         }
 
     def load_state_dict(self, state: object) -> None:
@@ -220,3 +229,4 @@ class RiskModel:
         pending = plain.entry(state, "pending")
         self._pending = None if pending is None else Sample.restored(pending)
         self._ticks, self._own_ready = plain.whole(state, "ticks"), plain.truth(state, "own_ready")
+        self._certain = plain.truth(state, "certain")

@@ -19,6 +19,7 @@ from lbw_policy.resources import priors
 from lbw_policy.risk import plain
 from lbw_policy.risk.calibration import Calibration
 from lbw_policy.risk.features import STANDARD_FEATURES
+from lbw_policy.semantics.policy import Risk
 
 VERSION = 1
 MOST_BYTES = 1_000_000
@@ -141,6 +142,16 @@ def shipped(kind: str) -> Prior | None:
     """Return the prior that ships with the package for a kind of model, None where there is none."""
     path = priors().get(kind)
     return None if path is None else read_prior(path)
+
+
+def starting(risk: Risk, own: Prior | None = None) -> Prior | None:
+    """Return what a risk starts from: the user's own prior of its model, else the shipped one.
+
+    A policy without the `standard` features starts from nothing, since no prior knows its own.
+    """
+    if not risk.standard:
+        return None
+    return own if own is not None and own.kind == risk.model else shipped(risk.model)
 
 
 def _refuse(word: str) -> float:

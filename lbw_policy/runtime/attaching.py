@@ -12,11 +12,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lbw_policy.actions import Generators, Snapshots
-from lbw_policy.errors import AttachError
+from lbw_policy.errors import AttachError, StateError
 from lbw_policy.machine import Session
 from lbw_policy.machine.schedule import SnapshotSchedule
 from lbw_policy.record import Ledger, log
-from lbw_policy.risk import RiskModel
+from lbw_policy.risk import RiskModel, read_prior
+from lbw_policy.runtime.deciding import risk_models
 from lbw_policy.runtime.effects import Effects, Given
 from lbw_policy.runtime.fit import check_fit, match_groups, plan_for
 from lbw_policy.runtime.guard import Guard, Parts
@@ -41,6 +42,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     rng: bool = False,
     mode: str = "act",
     seed: int = 0,
+    prior: str | os.PathLike[str] | None = None,
 ) -> Guard:
     """Guard every update of an optimizer by a policy, and return the guard.
 
@@ -56,16 +58,18 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
         rng: whether a rollback restores the random number generators too, so that the same data diverges again.
         mode: `act`, or `shadow` to decide and record without changing anything.
         seed: of the risk models.
+        prior: a file that `lbw risk learn` wrote, to start from instead of the prior that ships with the package.
 
     Raises:
-        AttachError: the policy does not fit, the optimizer is guarded already, or the snapshots need more
-            memory than there is.
+        AttachError: the policy does not fit, the optimizer is guarded already, the snapshots need more
+            memory than there is, or the prior cannot be used.
         PolicyError: the policy does not check.
     """
     inner = _innermost(optimizer)
     if not isinstance(policy, Policy):
         policy = load(policy)
     _check_call(inner, mode)
+    risks = _risks(policy, seed, prior)
     layers = Layers.of(inner, model)
     check_fit(policy, inner, layers, checkpoint)
     extras = {"scheduler": scheduler, "scaler": scaler, "ema": ema, "rng": Generators() if rng else None}
@@ -82,7 +86,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     plan = evolve(plan_for(policy, model), plugins=plugged.measures, groups=given.groups)
     parts = _parts(policy, inner, layers, given, plan)
     parts.plugged = plugged
-    parts.risks.update({risk.name: RiskModel(risk, seed) for risk in policy.risks})
+    parts.risks.update(risks)
     guard = Guard(parts, mode)
     guard.hooks = Hooks(inner, guard)
     _attached[inner] = guard
@@ -98,6 +102,13 @@ def _parts(policy: Policy, optimizer: Optimizer, layers: Layers, given: Given, p
         effects=Effects(optimizer, layers, given),
         ledger=Ledger(),
     )
+
+
+def _risks(policy: Policy, seed: int, prior: str | os.PathLike[str] | None) -> dict[str, RiskModel]:
+    try:
+        return risk_models(policy, seed, None if prior is None else read_prior(prior))
+    except StateError as error:
+        raise AttachError(f"the prior cannot be used: {error}") from error
 
 
 def _reserve(snapshots: Snapshots) -> None:

@@ -22,6 +22,11 @@ def cadence(policy: p.Policy) -> dict[str, int]:
     return every
 
 
+def standard_cadence() -> dict[str, int]:
+    """Return what a risk's standard features read, and the ticks between two readings of each."""
+    return {source: _SLOW if SIGNALS[source].need is Need.MODEL else 1 for source in STANDARD_SOURCES}
+
+
 def clips(policy: p.Policy) -> bool:
     """Tell whether any rule clips, for which the gradient norm must be known."""
     return any(isinstance(action, p.Clip) for action in actions_of(policy))
@@ -40,5 +45,4 @@ def _wanted(policy: p.Policy) -> Iterator[tuple[str, int]]:
     if clips_layers(policy):
         yield "grad_norm_max", 1
     if any(risk.standard for risk in policy.risks):
-        for source in STANDARD_SOURCES:
-            yield source, _SLOW if SIGNALS[source].need is Need.MODEL else 1
+        yield from standard_cadence().items()

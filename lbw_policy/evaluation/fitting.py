@@ -1,0 +1,175 @@
+"""Fits the parameters of a model to labelled steps of many runs at once; what comes out is the model's plain state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from lbw_policy.evaluation.counting import ALWAYS, NEVER, Scored
+from lbw_policy.evaluation.examples import Example, Floats
+from lbw_policy.risk.features import STANDARD_FEATURES
+from lbw_policy.risk.running import BOUND
+from lbw_policy.risk.trees import SUM, Tree
+
+KEPT = 0.25
+"""Share of quiet steps that are learned, each weighted 1 / KEPT."""
+HEALING = 0.3
+"""Weight of a step after a fault that healed: it was no divergence, but trouble it was."""
+
+
+@frozen(eq=False)
+class Rows:
+    """Labelled steps: a row of features each (NaN where absent), a label, a weight."""
+
+    points: Floats
+    labels: Floats
+    weights: Floats
+
+    @classmethod
+    def of(cls, runs: Sequence[Example], horizon: int, seed: int) -> Rows:
+        """Return the rows of some runs: all positives, a share of the negatives, weighted back.
+
+        Steps after the fault of a run that diverges later than the horizon are left out: trouble has begun.
+        """
+        dice = np.random.default_rng(seed)
+        parts = [_rows(each, horizon, dice) for each in runs]
+        points, labels, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return cls(points, labels, weights)
+
+
+def _rows(one: Example, horizon: int, dice: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+    labels = one.labels(horizon)
+    negative = (labels == 0) & (one.calm | one.healing) & (dice.random(one.steps) < KEPT)
+    chosen = one.asked & (negative | (labels == 1))
+    weights = np.where(labels == 1, 1.0, np.where(one.calm, 1.0, HEALING) / KEPT)
+    return one.points[chosen], labels[chosen].astype(float), weights[chosen]
+
+
+Score = Callable[[Floats], Floats]
+"""Log-odds of rows of features."""
+
+
+@frozen(eq=False)
+class Fitted:
+    """A fitted model: the plain state that `load_prior` takes, and the same model as a function of many rows."""
+
+    state: Mapping[str, Any]
+    score: Score
+
+    def scored(self, one: Example) -> Scored:
+        """Return a run with its scores."""
+        scores = np.full(one.steps, NEVER)
+        if one.asked.any():
+            scores[one.asked] = self.score(one.points[one.asked])
+        scores[one.certain] = ALWAYS
+        return Scored(one, scores)
+
+
+@frozen(eq=False)
+class Scaling:
+    """Each feature's mean and standard deviation over weighted rows; what is absent is taken as the mean."""
+
+    means: Floats
+    spreads: Floats
+
+    @classmethod
+    def of(cls, rows: Rows) -> Scaling:
+        """Measure the rows; a feature that no row has gets 0 and 1."""
+        known = np.isfinite(rows.points)
+        weights = known * rows.weights[:, None]
+        total = np.maximum(weights.sum(0), 1e-9)
+        filled = np.where(known, rows.points, 0.0)
+        means = (weights * filled).sum(0) / total
+        spreads = np.sqrt((weights * (filled - means) ** 2).sum(0) / total)
+        return cls(means, np.where(spreads > 1e-6, spreads, 1.0))
+
+    def scaled(self, points: Floats) -> Floats:
+        """Return rows as `risk.scaling.Scaler` scales them."""
+        scaled = (points - self.means) / self.spreads
+        return np.clip(np.where(np.isfinite(scaled), scaled, 0.0), -BOUND, BOUND)
+
+
+def fit_logistic(rows: Rows, *, penalty: float = 1.0) -> Fitted:
+    """Fit the weights of `risk.logistic.Logistic`: L2-penalised logistic regression on scaled features."""
+    from sklearn.linear_model import LogisticRegression
+
+    scaling = Scaling.of(rows)
+    found = LogisticRegression(C=1.0 / penalty, max_iter=1000, tol=1e-6)
+    found.fit(scaling.scaled(rows.points), rows.labels, sample_weight=rows.weights)
+    weights, intercept = found.coef_[0], float(found.intercept_[0])
+    state = {
+        "counts": {name: float(len(rows.labels)) for name in STANDARD_FEATURES},
+        "means": dict(zip(STANDARD_FEATURES, map(float, scaling.means), strict=True)),
+        "variances": dict(zip(STANDARD_FEATURES, map(float, scaling.spreads**2), strict=True)),
+        "weights": dict(zip(STANDARD_FEATURES, map(float, weights), strict=True)),
+        "intercept": intercept,
+    }
+    return Fitted(state, lambda points: scaling.scaled(points) @ weights + intercept)
+
+
+def fit_trees(rows: Rows, *, trees: int = 60, leaves: int = 8, seed: int = 0) -> Fitted:
+    """Fit the trees of `risk.trees.Trees`: gradient boosting on histograms, as scikit-learn does it.
+
+    Raises AssertionError where the plain trees do not answer as scikit-learn's own do.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    typical = Scaling.of(rows).means
+    found = HistGradientBoostingClassifier(
+        max_iter=trees,
+        max_leaf_nodes=leaves,
+        learning_rate=0.1,
+        l2_regularization=10.0,
+        min_samples_leaf=40,
+        early_stopping=False,
+        random_state=seed,
+    )
+    filled = np.where(np.isfinite(rows.points), rows.points, typical)
+    found.fit(filled, rows.labels, sample_weight=rows.weights)
+    plain = [_plain_tree(step[0].nodes) for step in found._predictors]
+    base = float(np.ravel(found._baseline_prediction)[0])
+    _check_trees(plain, base, filled[:200], found.decision_function(filled[:200]))
+    state = {
+        "names": list(STANDARD_FEATURES),
+        "typical": [float(value) for value in typical],
+        "trees": [tree.plain() for tree in plain],
+        "head": {
+            "counts": {SUM: 1.0},
+            "means": {SUM: 0.0},
+            "variances": {SUM: 1.0},
+            "weights": {SUM: 1.0},
+            "intercept": base,
+        },
+    }
+    return Fitted(state, lambda points: found.decision_function(np.where(np.isfinite(points), points, typical)))
+
+
+def _plain_tree(nodes: Any) -> Tree:  # noqa: ANN401 - a structured array
+    """Return one of scikit-learn's trees as plain lists; a parent's value is the mean of its children's, by count."""
+    values = [float(node["value"]) for node in nodes]
+    for place in reversed(range(len(nodes))):
+        node = nodes[place]
+        if not node["is_leaf"]:
+            left, right = int(node["left"]), int(node["right"])
+            counts = int(nodes[left]["count"]), int(nodes[right]["count"])
+            values[place] = (values[left] * counts[0] + values[right] * counts[1]) / max(sum(counts), 1)
+    return Tree(
+        feature=tuple(-1 if node["is_leaf"] else int(node["feature_idx"]) for node in nodes),
+        bound=tuple(0.0 if node["is_leaf"] else float(node["num_threshold"]) for node in nodes),
+        left=tuple(int(node["left"]) for node in nodes),
+        right=tuple(int(node["right"]) for node in nodes),
+        value=tuple(values),
+    )
+
+
+def _check_trees(trees: Sequence[Tree], base: float, points: Floats, expected: Floats) -> None:
+    found = [base + sum(tree.leaf(point) for tree in trees) for point in points.tolist()]
+    if not np.allclose(found, expected):
+        raise AssertionError("the plain trees do not answer as scikit-learn's do")
+
+
+FITS: dict[str, Callable[[Rows], Fitted]] = {"logistic": fit_logistic, "trees": fit_trees}
+"""How the models that start from a prior are fitted, by name."""
