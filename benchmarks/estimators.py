@@ -21,7 +21,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from lbw_policy.lab.gpt import Gpt, GptShape
-from lbw_policy.lab.tasks import ByteLanguage
+from lbw_policy.lab.language import ByteLanguage
 from lbw_policy.lab.text import library_text
 from lbw_policy.telemetry import Collector, Layers, Plan
 

@@ -11,6 +11,10 @@ from collections.abc import Sequence
 COMMANDS = {
     "check": ("lbw_policy.cli.check", "check policy files"),
     "conform": ("lbw_policy.cli.conform", "check plugins against the contract of their kind"),
+    "corpus": (
+        "lbw_policy.cli.corpus",
+        "train small models through seeded trouble and keep their telemetry (extra `lab`)",
+    ),
     "graph": ("lbw_policy.cli.graph", "draw a policy's levels, as Mermaid or dot"),
     "explain": ("lbw_policy.cli.explain", "say in plain sentences what a policy does, or what a code means"),
     "diff": ("lbw_policy.cli.diff", "tell what differs in meaning between two policies"),

@@ -21,11 +21,12 @@ from lbw_policy.lab import table
 from lbw_policy.lab.experiment import Experiment, Pair, judge
 from lbw_policy.lab.faults import CALM, FAULTS, Fault
 from lbw_policy.lab.gpt import GptShape
+from lbw_policy.lab.language import ByteLanguage
 from lbw_policy.lab.picture import draw
+from lbw_policy.lab.recipes import Recipe
 from lbw_policy.lab.results import PairResult, Report, write_json
-from lbw_policy.lab.tasks import ByteLanguage
 from lbw_policy.lab.text import library_text
-from lbw_policy.lab.training import Attach, Guarding, Recipe
+from lbw_policy.lab.training import Attach, Guarding
 
 _PLAIN_WIDTH = 140
 

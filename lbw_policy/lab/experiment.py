@@ -8,9 +8,10 @@ from attrs import frozen
 
 from lbw_policy.lab import measures
 from lbw_policy.lab.faults import CALM, Fault
+from lbw_policy.lab.recipes import Recipe
 from lbw_policy.lab.results import Intervention, PairResult, RunResult
 from lbw_policy.lab.tasks import Task
-from lbw_policy.lab.training import Attach, Recipe, Run
+from lbw_policy.lab.training import Attach, Run
 
 
 @frozen

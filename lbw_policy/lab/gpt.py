@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from attrs import frozen
@@ -20,43 +22,58 @@ class GptShape:
     context: int = 64
     vocabulary: int = 256
 
+    def network(self) -> nn.Module:
+        """Return a new model."""
+        return Gpt(self)
 
-class Block(nn.Module):
+
+Shape = TypeVar("Shape", bound=GptShape)
+
+
+class Attention(nn.Module):
+    """Causal attention, added to the residual stream: the first half of a block."""
+
+    def __init__(self, shape: GptShape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.attention_norm = nn.LayerNorm(shape.width)
+        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=False)
+        self.mix = nn.Linear(shape.width, shape.width, bias=False)
+
+    def attended(self, stream: Tensor) -> Tensor:
+        """Return the residual stream after the attention, [batch, context, width]."""
+        batch, context, width = stream.shape
+        parts = self.qkv(self.attention_norm(stream)).view(batch, context, 3, self.heads, width // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed: Tensor = self.mix(seen.transpose(1, 2).reshape(batch, context, width))
+        return stream + mixed
+
+
+class Block(Attention):
     """Causal attention and a feed-forward net, each added to the residual stream."""
 
     def __init__(self, shape: GptShape) -> None:
-        super().__init__()
-        width = shape.width
-        self.heads = shape.heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.mix = nn.Linear(width, width, bias=False)
-        self.feed_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width, bias=False)
-        self.down = nn.Linear(4 * width, width, bias=False)
+        super().__init__(shape)
+        self.feed_norm = nn.LayerNorm(shape.width)
+        self.up = nn.Linear(shape.width, 4 * shape.width, bias=False)
+        self.down = nn.Linear(4 * shape.width, shape.width, bias=False)
 
     def forward(self, stream: Tensor) -> Tensor:
         """Return the residual stream after this block, [batch, context, width]."""
-        stream = stream + self.mix(self._attend(self.attention_norm(stream)))
+        stream = self.attended(stream)
         fed: Tensor = self.down(functional.gelu(self.up(self.feed_norm(stream))))
         return stream + fed
 
-    def _attend(self, stream: Tensor) -> Tensor:
-        batch, context, width = stream.shape
-        parts = self.qkv(stream).view(batch, context, 3, self.heads, width // self.heads)
-        query, key, value = parts.permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return seen.transpose(1, 2).reshape(batch, context, width)
 
+class Decoder(nn.Module):
+    """A decoder of the given blocks, whose input and output embeddings are one matrix."""
 
-class Gpt(nn.Module):
-    """A decoder whose input and output embeddings are one matrix."""
-
-    def __init__(self, shape: GptShape) -> None:
+    def __init__(self, shape: Shape, block: Callable[[Shape], nn.Module]) -> None:
         super().__init__()
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.position = nn.Parameter(torch.empty(shape.context, shape.width))
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.width)
         self._initialise(shape.layers)
 
@@ -71,5 +88,12 @@ class Gpt(nn.Module):
         # GPT-2: 0.02 everywhere, and less where a block writes to the stream, so that depth does not add up.
         for name, weight in self.named_parameters():
             if weight.dim() >= 2:
-                writes = name.endswith(("mix.weight", "down.weight"))
+                writes = {"mix", "down"} & set(name.split("."))
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * layers) if writes else 0.02)
+
+
+class Gpt(Decoder):
+    """A decoder of plain blocks."""
+
+    def __init__(self, shape: GptShape) -> None:
+        super().__init__(shape, Block)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, frozen
 from torch import Tensor, nn
-from torch.nn import functional
-
-from lbw_policy.lab.gpt import Gpt, GptShape
-from lbw_policy.lab.text import Text
 
 
 @frozen(eq=False)
@@ -22,6 +20,29 @@ class Batch:
     weight: float = 1.0
 
 
+@frozen
+class View:
+    """How the data of a step differ from the task's plain ones.
+
+    `size` multiplies the number of examples, `elsewhere` is the share of them from another domain, `ease` how far
+    they are restricted to the easy part (0 to below 1), `mislabelled` the share of targets dealt out anew among
+    themselves.
+    """
+
+    size: float = 1.0
+    elsewhere: float = 0.0
+    ease: float = 0.0
+    mislabelled: float = 0.0
+
+    def count(self, usual: int) -> int:
+        """Return how many examples there are where there usually are so many."""
+        return max(1, round(usual * self.size))
+
+
+PLAIN = View()
+"""The data as they are."""
+
+
 class Task(Protocol):
     """A kind of training; the same seed and step always give the same model and batch."""
 
@@ -31,11 +52,11 @@ class Task(Protocol):
         ...
 
     def model(self, seed: int) -> nn.Module:
-        """Return a new model."""
+        """Return a new model; the global random state is left as it was."""
         ...
 
-    def batch(self, seed: int, step: int) -> Batch:
-        """Return the batch of a step; it does not depend on what was trained before."""
+    def batch(self, seed: int, step: int, view: View = PLAIN) -> Batch:
+        """Return the batch of a step; it does not depend on what was trained before. `view.mislabelled` is not its."""
         ...
 
     def noise(self, seed: int, step: int) -> Batch:
@@ -47,7 +68,7 @@ class Task(Protocol):
         ...
 
     def held_out(self, model: nn.Module) -> float:
-        """Return the mean loss on data never trained on, in nats."""
+        """Return the mean loss on data never trained on."""
         ...
 
 
@@ -59,58 +80,43 @@ class Draw:
     seed: int
     step: int
 
-    def batch(self) -> Batch:
+    def batch(self, view: View = PLAIN) -> Batch:
         """Return the batch of this step."""
-        return self.task.batch(self.seed, self.step)
+        batch = self.task.batch(self.seed, self.step, view)
+        return _mislabelled(batch, view.mislabelled, generator(self.seed, self.step, 1)) if view.mislabelled else batch
 
     def noise(self) -> Batch:
         """Return noise in its place."""
         return self.task.noise(self.seed, self.step)
 
 
-@frozen(eq=False)
-class ByteLanguage:
-    """Predict the next byte of a text with a small decoder."""
-
-    text: Text = field(repr=False)
-    shape: GptShape = field(factory=GptShape)
-    size: int = 16
-    held_out_size: int = 128
-    name: str = "byte-level GPT"
-
-    def model(self, seed: int) -> nn.Module:
-        """Return a new decoder; the global random state is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return Gpt(self.shape)
-
-    def batch(self, seed: int, step: int) -> Batch:
-        """Return `size` windows at random places of the training text, int64 of shape [size, context]."""
-        last = len(self.text.train) - self.shape.context - 1
-        return self._windows(self.text.train, torch.randint(last, (self.size,), generator=_source(seed, step)))
-
-    def noise(self, seed: int, step: int) -> Batch:
-        """Return uniformly random bytes, with targets that have nothing to do with them."""
-        shape = (2, self.size, self.shape.context)
-        inputs, targets = torch.randint(self.shape.vocabulary, shape, generator=_source(seed, ~step))
-        return Batch(inputs, targets)
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the mean cross entropy of the batch in nats, times its weight."""
-        scores: Tensor = model(batch.inputs)
-        return functional.cross_entropy(scores.flatten(0, 1), batch.targets.flatten()) * batch.weight
-
-    @torch.no_grad()
-    def held_out(self, model: nn.Module) -> float:
-        """Return the mean cross entropy over evenly spread windows of the held-out text, in nats."""
-        last = len(self.text.held_out) - self.shape.context - 1
-        places = torch.linspace(0, last, self.held_out_size).long()
-        return float(self.loss(model, self._windows(self.text.held_out, places)))
-
-    def _windows(self, text: Tensor, places: Tensor) -> Batch:
-        window = text[places[:, None] + torch.arange(self.shape.context + 1)].long()
-        return Batch(window[:, :-1], window[:, 1:])
+def generator(seed: int, step: int, purpose: int = 0) -> torch.Generator:
+    """Return the source of randomness of one step of one run; each purpose has its own."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step + purpose * 2_305_843_009_213) % 2**63)
 
 
-def _source(seed: int, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Give the global random state a seed for a while, and put it back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, without gradients, for a while."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def _mislabelled(batch: Batch, share: float, source: torch.Generator) -> Batch:
+    targets = batch.targets.reshape(-1).clone()
+    chosen = torch.randperm(targets.numel(), generator=source)[: round(share * targets.numel())]
+    targets[chosen] = targets[chosen[torch.randperm(chosen.numel(), generator=source)]]
+    return evolve(batch, targets=targets.view_as(batch.targets))

@@ -46,6 +46,17 @@ def library_text(limit: int = LIMIT, folders: Iterable[Path] | None = None) -> T
     )
 
 
+def library_prose(folder: Path | None = None) -> Tensor | None:
+    """Return English prose that most Pythons have, uint8 of shape [n]: the topics of `help()`; None without them."""
+    path = (folder or Path(sysconfig.get_path("stdlib"))) / "pydoc_data" / "topics.py"
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return None
+    # The topics are strings in a module: their line breaks and quotes are written out.
+    return _bytes(raw.replace(b"\\n", b"\n").replace(b"\\'", b"'"))
+
+
 def default_folders() -> tuple[Path, ...]:
     """Return the folders that are searched for source text, first choice first."""
     return Path(sysconfig.get_path("stdlib")), Path(torch.__file__).parent
@@ -83,6 +94,10 @@ def _joined(folder: Path, limit: int) -> bytes:
 
 
 def _split(raw: bytes) -> Text:
-    everything = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+    everything = _bytes(raw)
     cut = len(raw) - int(len(raw) * _HELD_OUT)
     return Text(train=everything[:cut], held_out=everything[cut:])
+
+
+def _bytes(raw: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8)

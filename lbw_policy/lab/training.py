@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from attrs import field, frozen
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from lbw_policy.errors import Halted
-from lbw_policy.lab.faults import CALM, Fault
-from lbw_policy.lab.tasks import Draw, Task
+from lbw_policy.lab.recipes import Recipe
+from lbw_policy.lab.tasks import Batch, Draw, Task
+from lbw_policy.lab.trouble import CALM, Fault, Now
 
 
 class Guarding(Protocol):
@@ -30,6 +29,10 @@ class Guarding(Protocol):
         """Take note of this step's loss."""
         ...
 
+    def clip_grad_norm_(self, max_norm: float, /) -> object:
+        """Clip the gradients to an L2 norm, for a loop that clips."""
+        ...
+
     def detach(self) -> object:
         """Leave the optimizer and the model as they were before."""
         ...
@@ -37,21 +40,6 @@ class Guarding(Protocol):
 
 Attach = Callable[[Optimizer, nn.Module, LRScheduler], Guarding]
 """Puts a guard on a run and returns it."""
-
-
-@frozen
-class Recipe:
-    """How to train: AdamW, linear warm-up, then a cosine down to a tenth of the learning rate."""
-
-    steps: int = field()
-    seed: int = 0
-    rate: float = 3e-3
-    warmup: int = 30
-
-    def factor(self, step: int) -> float:
-        """Return the schedule's factor of the learning rate at a step."""
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
-        return min(1.0, (step + 1) / self.warmup) * (0.1 + 0.9 * cosine)
 
 
 class Run:
@@ -63,7 +51,7 @@ class Run:
 
     def __init__(self, task: Task, recipe: Recipe, fault: Fault, attach: Attach | None = None) -> None:
         self.model = task.model(recipe.seed)
-        self.optimizer = AdamW(self.model.parameters(), lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.1)
+        self.optimizer = recipe.optimizer_of(self.model)
         self.scheduler = LambdaLR(self.optimizer, recipe.factor)
         self.guard = None if attach is None else attach(self.optimizer, self.model, self.scheduler)
         self.losses: list[float] = []
@@ -89,20 +77,30 @@ class Run:
         return self._task.held_out(self.model)
 
     def _train(self, step: int) -> float:
-        fault = self._fault if self._fault.active(step) else CALM
-        loss = self._backward(step, fault)
+        fault, now = self._fault if self._fault.active(step) else CALM, Now(step, self._recipe)
+        fault.on_weights(self.model, now)
+        loss = self._backward(fault.on_batch(Draw(self._task, self._recipe.seed, step)))
+        fault.on_gradients(self.model, now)
+        self._clip()
         if self.guard is not None:
             self.guard.observe(loss=loss)
-        with fault.on_update(self.optimizer):
+        fault.on_moments(self.optimizer, now)
+        with fault.on_update(self.optimizer, now):
             self.optimizer.step()
         self.scheduler.step()
         return float(loss.detach())
 
-    def _backward(self, step: int, fault: Fault) -> Tensor:
-        batch = fault.on_batch(Draw(self._task, self._recipe.seed, step))
-        fault.on_weights(self.model)
-        loss = self._task.loss(self.model, batch)
+    def _backward(self, batch: Batch) -> Tensor:
+        with self._recipe.casting():
+            loss = self._task.loss(self.model, batch)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        fault.on_gradients(self.model)
         return loss
+
+    def _clip(self) -> None:
+        if self._recipe.clip is None:
+            return
+        if self.guard is not None:
+            self.guard.clip_grad_norm_(self._recipe.clip)
+        else:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._recipe.clip)

@@ -25,8 +25,8 @@ def _refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return captured.err
 
 
-def test_the_command_knows_every_fault_of_the_lab() -> None:
-    assert set(demo.FAULT_NAMES) == set(FAULTS)
+def test_the_faults_of_the_demo_are_faults_of_the_lab() -> None:
+    assert set(demo.FAULT_NAMES) <= set(FAULTS)
 
 
 def test_the_guard_saves_the_run_that_a_nan_batch_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

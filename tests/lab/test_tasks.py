@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from lbw_policy.lab.tasks import ByteLanguage, Draw
+from lbw_policy.lab.language import ByteLanguage
+from lbw_policy.lab.tasks import Draw
 
 
 def test_batches_depend_on_seed_and_step_and_on_nothing_else(task: ByteLanguage) -> None:

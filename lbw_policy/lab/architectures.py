@@ -1,0 +1,103 @@
+"""The small trainings of the lab by name: architecture, data, and a learning rate for each optimizer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+from attrs import field, frozen
+
+from lbw_policy.lab.digits import DigitClasses, DigitDenoising, digits
+from lbw_policy.lab.gpt import GptShape
+from lbw_policy.lab.language import ByteLanguage, Shape
+from lbw_policy.lab.moe import MoeShape
+from lbw_policy.lab.nets import Cnn, Denoiser, GruShape, Mlp
+from lbw_policy.lab.ssm import SsmShape
+from lbw_policy.lab.tasks import Task
+from lbw_policy.lab.text import Text, library_prose, library_text
+from lbw_policy.lab.trouble import ATTENTION, ROUTER, SECOND_MOMENTS, Fault
+
+_TEXT = 1_000_000
+
+
+@frozen(eq=False)
+class Architecture:
+    """A kind of small training.
+
+    `rates` has for each optimizer a learning rate at which the trouble-free run learns well: the best of a sweep by
+    factors of about three, or the one below it where that is within 2 % (`docs/corpus.md`).
+    """
+
+    name: str
+    make: Callable[[], Task] = field(repr=False)
+    rates: Mapping[str, float]
+    traits: frozenset[str] = frozenset()
+
+    def fits(self, kind: type[Fault], optimizer: str) -> bool:
+        """Tell whether a kind of fault can strike this training under an optimizer."""
+        moments = frozenset() if optimizer == "sgd" else frozenset({SECOND_MOMENTS})
+        return kind.needs <= self.traits | moments
+
+
+@functools.cache
+def _text() -> Text:
+    return library_text(_TEXT)
+
+
+def _language(shape: Shape, name: str) -> Task:
+    return ByteLanguage(_text(), shape, size=8, name=name, other=library_prose())
+
+
+_CATALOGUE = (
+    Architecture(
+        "gpt",
+        lambda: _language(GptShape(width=32, layers=2, heads=4, context=32), "byte-level GPT"),
+        {"adamw": 3e-3, "adam": 3e-3, "sgd": 0.3},
+        frozenset({ATTENTION}),
+    ),
+    Architecture(
+        "moe",
+        lambda: _language(MoeShape(width=32, layers=2, heads=4, context=32), "mixture of experts"),
+        {"adamw": 3e-3, "adam": 3e-3, "sgd": 0.3},
+        frozenset({ATTENTION, ROUTER}),
+    ),
+    Architecture(
+        "ssm",
+        lambda: _language(SsmShape(width=32), "selective state-space model"),
+        {"adamw": 3e-3, "adam": 3e-3, "sgd": 0.3},
+    ),
+    Architecture(
+        "gru",
+        lambda: _language(GruShape(), "gated recurrent net"),
+        {"adamw": 3e-3, "adam": 3e-3, "sgd": 0.3},
+    ),
+    Architecture(
+        "denoiser",
+        lambda: DigitDenoising(digits(), Denoiser),
+        {"adamw": 3e-3, "adam": 3e-3, "sgd": 0.1},
+    ),
+    Architecture(
+        "mlp",
+        lambda: DigitClasses(digits(), Mlp, name="perceptron"),
+        {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.03},
+    ),
+    Architecture(
+        "cnn",
+        lambda: DigitClasses(digits(), Cnn, name="convolutional net"),
+        {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.03},
+    ),
+    Architecture(
+        "cnn_bn",
+        lambda: DigitClasses(digits(), functools.partial(Cnn, normalised=True), name="convolutions with BatchNorm"),
+        {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.03},
+    ),
+)
+
+ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in _CATALOGUE}
+"""Every kind of training by name."""
+
+
+@functools.cache
+def task_of(name: str) -> Task:
+    """Return the task of an architecture; data are read once. ImportError where scikit-learn is needed and missing."""
+    return ARCHITECTURES[name].make()
