@@ -1,4 +1,4 @@
-"""For authors of plugins: what an entry point of `lbw_policy.signals`, `.functions`, `.actions` or `.models` must point at.
+"""For authors of plugins: what an entry point of `lbw_policy.signals`, `.functions`, `.actions`, `.models` points at.
 
 Imports no torch: a plugin that needs none keeps `lbw-check` free of it.
 """

@@ -30,7 +30,7 @@ class Scored:
 
 
 def alarms(above: Truths, where: Truths) -> int:
-    """Count alarms: an alarm begins at a step, and again only after 25 steps; those that begin elsewhere do not count."""
+    """Count alarms that begin in some steps; after one has begun anywhere, the next begins 25 steps later at least."""
     count, last = 0, -REFRACTORY
     for step in np.flatnonzero(above):
         if step - last >= REFRACTORY:
@@ -40,7 +40,7 @@ def alarms(above: Truths, where: Truths) -> int:
 
 
 def false_rate(runs: Sequence[Scored], threshold: float, *, healing: bool = False) -> float:
-    """Return the alarms per 1_000 calm steps; with `healing`, per 1_000 steps after faults that healed by themselves."""
+    """Return the alarms per 1_000 calm steps; with `healing`, per 1_000 steps after faults that healed."""
     count = steps = 0
     for each in runs:
         where = each.example.healing if healing else each.example.calm

@@ -1,4 +1,4 @@
-"""A corpus as arrays: each run's features, computed once as a guard would compute them, and what each step counts for."""
+"""A corpus as arrays: each run's features, computed once as a guard does, and what each step counts for."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ PLACES = {name: place for place, name in enumerate(STANDARD_FEATURES)}
 
 
 def ticks(run: CorpusRun, end: int) -> Iterator[dict[str, float | None]]:
-    """Yield what a guard would read at each step before `end`, by source: None where there is no reading, or none due."""
+    """Yield what a guard would read at each step before `end`, by source: None where nothing is there, or due."""
     telemetry = run.telemetry()
     due = [(source, telemetry[source], every) for source, every in standard_cadence().items() if source in telemetry]
     for step in range(end):

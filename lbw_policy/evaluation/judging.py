@@ -55,10 +55,10 @@ def calibrate(scored: Sequence[Scored], horizon: int) -> Calibration:
         return Calibration()
     isotonic = IsotonicRegression(out_of_bounds="clip")
     isotonic.fit(scores[known], labels[known])
-    return _line(isotonic.X_thresholds_, isotonic.y_thresholds_, scores[known])
+    return _line(isotonic.X_thresholds_, isotonic.y_thresholds_)
 
 
-def _line(places: Floats, values: Floats, scores: Floats) -> Calibration:
+def _line(places: Floats, values: Floats) -> Calibration:
     """Return at most `MOST_KNOTS` knots: the middle of each level of the isotonic steps."""
     knots, levels = [], []
     for value in np.unique(values):
@@ -117,9 +117,11 @@ def quality(judged: Judged, horizon: int) -> Quality:
     scores, labels = labelled(judged.scored, horizon)
     if len(set(labels)) < 2:
         return Quality(float("nan"), float("nan"), None, None)
-    pairs = zip(judged.probabilities, judged.scored, strict=True)
-    told = [values[each.example.labels(horizon) >= 0] for values, each in pairs]
-    brier = float(np.mean((np.concatenate(told) - labels) ** 2)) if told else None
+    brier = None
+    if judged.probabilities:
+        pairs = zip(judged.probabilities, judged.scored, strict=True)
+        told = [values[each.example.labels(horizon) >= 0] for values, each in pairs]
+        brier = float(np.mean((np.concatenate(told) - labels) ** 2))
     base = float(labels.mean() * (1 - labels.mean()))
     return Quality(
         float(roc_auc_score(labels, scores)),

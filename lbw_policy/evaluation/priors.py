@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lbw_policy.corpora import CorpusRun
 from lbw_policy.evaluation.counting import Scored, threshold_for
 from lbw_policy.evaluation.examples import Example
 from lbw_policy.evaluation.fitting import FITS, Rows
@@ -29,8 +32,21 @@ def train(runs: Sequence[Example], kind: str, task: Task, origin: Mapping[str, A
     )
 
 
+def origin(runs: Sequence[CorpusRun], seed: int) -> dict[str, Any]:
+    """Return where a prior comes from: the corpus in numbers, and how to make both again."""
+    return {
+        "command": f"lbw risk train CORPUS --seed {seed}",
+        "runs": len(runs),
+        "steps": sum(run.steps for run in runs),
+        "diverged": sum(run.diverged for run in runs),
+        "architectures": sorted({run.architecture for run in runs}),
+        "faults": sorted({run.fault for run in runs}),
+        "corpus": hashlib.sha256(json.dumps([run.entry() for run in runs], sort_keys=True).encode()).hexdigest(),
+    }
+
+
 def thresholds(scored: Sequence[Scored]) -> tuple[tuple[float, float], ...]:
-    """Return pairs of a budget, as false alarms a tick, and the threshold that keeps to it; it falls as budgets grow."""
+    """Return pairs of a budget, as false alarms a tick, and the threshold that keeps to it, falling."""
     found: list[tuple[float, float]] = []
     for budget in BUDGETS:
         threshold = threshold_for(scored, budget)

@@ -11,8 +11,8 @@ from attrs import frozen
 
 from lbw_policy.evaluation.counting import NEVER
 from lbw_policy.evaluation.examples import Example, Floats
-from lbw_policy.risk.baseline import Baseline
 from lbw_policy.risk.alarm import log_odds
+from lbw_policy.risk.baseline import Baseline
 from lbw_policy.risk.features import STANDARD_FEATURES
 
 Score = Callable[[Example], Floats]
@@ -48,7 +48,8 @@ def zclip(example: Example) -> Floats:
     An exponential mean and variance, alpha 0.97, from the first 25 norms; the clipped norm updates them.
     A norm that is not finite poisons both, as it does there.
     """
-    scores, early, mean, variance = np.full(example.steps, NEVER), [], math.nan, math.nan
+    scores, mean, variance = np.full(example.steps, NEVER), math.nan, math.nan
+    early: list[float] = []
     for step, norm in enumerate(example.norms):
         if len(early) < 25:
             early.append(norm)
@@ -77,7 +78,7 @@ def skip_step(example: Example) -> Floats:
             scores[step] = max(_z(loss, losses), _z(norm, norms))
         losses.append(loss)
         norms.append(norm)
-    return np.clip(scores, NEVER, 1e8)
+    return _usable(scores)
 
 
 def _z(value: float, window: deque[float]) -> float:
@@ -92,7 +93,9 @@ def baseline(example: Example) -> Floats:
     rule, scores = Baseline(), np.full(example.steps, NEVER)
     for step in np.flatnonzero(example.asked):
         row = example.points[step]
-        scores[step] = log_odds(rule.predict({n: v for n, v in zip(STANDARD_FEATURES, row, strict=True) if v == v}))
+        scores[step] = log_odds(
+            rule.predict({n: v for n, v in zip(STANDARD_FEATURES, row, strict=True) if not math.isnan(v)})
+        )
     return scores
 
 

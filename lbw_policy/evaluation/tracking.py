@@ -1,4 +1,4 @@
-"""Drives the model of a guard over recorded runs, tick by tick: what its tracked threshold really does, and its cost."""
+"""Drives a guard's model over recorded runs, tick by tick: what its tracked threshold does, and what it costs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Tracked:
     microseconds: float
 
 
-def followed(runs: Sequence[Example], folds: Sequence[Fold], kind: str, task: Task, budgets: Iterable[float]) -> list[Tracked]:
+def followed(
+    runs: Sequence[Example], folds: Sequence[Fold], kind: str, task: Task, budgets: Iterable[float]
+) -> list[Tracked]:
     """Run a model over each fold's test runs, started from a prior of its training runs, once a budget."""
     priors = [train([runs[place] for place in fold.train], kind, task, {}) for fold in folds]
     found = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
 from typing import Any
@@ -49,7 +50,7 @@ class Calibration:
     def of(cls, state: object) -> Calibration:
         """Return the map saved as plain data; raise `StateError` where it is damaged, or does not rise."""
         scores, values = plain.numbers(state, "scores"), plain.numbers(state, "values")
-        rising = all(a < b for a, b in zip(scores, scores[1:], strict=False)) and values == sorted(values)
+        rising = all(low < high for low, high in itertools.pairwise(scores)) and values == sorted(values)
         if len(scores) != len(values) or len(scores) > MOST_KNOTS or not rising:
             message = f"risk state: expected at most {MOST_KNOTS} rising knots of a calibration, found others"
             raise StateError(message)

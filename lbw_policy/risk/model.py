@@ -15,7 +15,8 @@ from lbw_policy.risk.features import StandardFeatures, non_finite, own_features
 from lbw_policy.risk.labels import Labels, Sample
 from lbw_policy.risk.prior import Prior
 from lbw_policy.risk.registry import Model, ask, explain, make, teach
-from lbw_policy.risk.trust import EPISODES, MATURED, Record, Standing
+from lbw_policy.risk.standing import Standing
+from lbw_policy.risk.trust import EPISODES, MATURED, Record
 from lbw_policy.semantics.policy import Risk
 
 _VERSION = 2
@@ -105,6 +106,11 @@ class RiskModel:
         if not self._model.informed and record.rank() is None:
             return f"no prior, and it has foreseen fewer than {EPISODES} divergences"
         return ""
+
+    @property
+    def score(self) -> float | None:
+        """The score (log-odds) of the tick assessed last, until its outcome is learned; None where nobody was asked."""
+        return None if self._pending is None else self._pending.score
 
     @property
     def standing(self) -> Standing:

@@ -39,7 +39,7 @@ class Prior:
     horizon: int
     model: Mapping[str, Any]
     thresholds: tuple[tuple[float, float], ...] = ()
-    calibration: Calibration = Calibration()
+    calibration: Calibration = field(factory=Calibration)
     origin: Mapping[str, Any] = field(factory=dict)
     base: str = ""
 
@@ -151,7 +151,22 @@ def starting(risk: Risk, own: Prior | None = None) -> Prior | None:
     """
     if not risk.standard:
         return None
-    return own if own is not None and own.kind == risk.model else shipped(risk.model)
+    known = shipped(risk.model)
+    if own is None or own.kind != risk.model:
+        return known
+    # INVARIANT: what was learned on a user's runs stays near what ships; the model checks how near.
+    if own.base and known is not None and (own.base != known.digest or _start(own.model) != _start(known.model)):
+        message = "risk prior: expected one learned from the prior that ships with this version; learn it again"
+        raise StateError(message)
+    return own
+
+
+def _start(model: Mapping[str, Any]) -> object:
+    """Return the weights that bound what a model learns."""
+    inner = model.get("head", model)
+    anchored = inner.get("anchor") is not None
+    names = ("anchor", "anchor_intercept") if anchored else ("weights", "intercept")
+    return [inner.get(name) for name in names]
 
 
 def _refuse(word: str) -> float:

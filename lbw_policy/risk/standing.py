@@ -8,6 +8,7 @@ from attrs import frozen
 
 from lbw_policy.risk import plain
 
+
 @frozen
 class Standing:
     """What has become known of a model's answers in this run.
@@ -15,8 +16,8 @@ class Standing:
     `precision` is the share of alarms that trouble followed, `recall` the share of divergences that an alarm came
     before, `skill` the Brier skill against the base rate (1: perfect, 0: no better), over the last 1_000 labels or so.
     `expected` and `observed` are the positives its probabilities add up to and those there were, over the same labels:
-    alike where it is calibrated. `drifts` counts how often its errors grew, `shifts` how often its scores of quiet ticks
-    moved. None is not known yet.
+    alike where it is calibrated. `drifts` counts how often its errors grew, `shifts` how often its scores of quiet
+    ticks moved. None: not known yet.
     """
 
     labels: int
@@ -52,13 +53,12 @@ class Events:
 
     def __init__(self) -> None:
         # River takes 0.7 s to import.
-        from river.metrics import ConfusionMatrix, Precision, Recall
+        from river import metrics
 
         # River annotates only part of its methods. An alarm is a prediction, trouble the truth.
-        self._cells: Any = ConfusionMatrix()
-        self._foreseen: Any = ConfusionMatrix()
-        self._precision: Any = Precision(cm=self._cells)
-        self._recall: Any = Recall(cm=self._foreseen)
+        made: Any = metrics
+        self._cells, self._foreseen = made.ConfusionMatrix(), made.ConfusionMatrix()
+        self._precision, self._recall = made.Precision(cm=self._cells), made.Recall(cm=self._foreseen)
 
     def alarmed(self, *, true: int, false: int) -> None:
         """Count alarms whose truth has become known."""

@@ -60,7 +60,8 @@ class Tree:
         alike = count == len(left) == len(right) == len(bound) == len(value) and count > 0
         # INVARIANT: a child comes after its parent, so every path ends.
         forward = alike and all(
-            feature[node] < features and (feature[node] < 0 or node < min(left[node], right[node]) <= max(left[node], right[node]) < count)
+            feature[node] < features
+            and (feature[node] < 0 or node < min(left[node], right[node]) <= max(left[node], right[node]) < count)
             for node in range(count)
         )
         if not forward:

@@ -79,7 +79,7 @@ class Deciding:
 
 
 def risk_models(policy: Policy, seed: int = 0, prior: Prior | None = None) -> dict[str, RiskModel]:
-    """Return a new model for each risk of a policy, by name; each starts from `prior`, or from what ships with its kind.
+    """Return a new model for each risk of a policy, by name, started from `prior` or from what ships with its kind.
 
     Raises AttachError for a prior that no risk of the policy can start from, StateError for a damaged one.
     """

@@ -38,7 +38,7 @@ class Recorder:
         rules: tuple[Reflex | Level | Alert, ...] = (*policy.reflexes, *policy.levels, *policy.alerts)
         self._places = {one.rule: one.place for one in rules if one.place}
         self._reasons = {one.rule: one.why for one in rules}
-        self._risks = {rule: names for rule, names in _risks_read(policy)}
+        self._risks = dict(_risks_read(policy))
         self._trusted: dict[str, bool] = {}
         self._refused: dict[str, tuple[str, str, str]] = {}
 

@@ -2,8 +2,8 @@
 
 A package declares an entry point in the group `lbw_policy.signals`, `lbw_policy.functions`,
 `lbw_policy.actions` or `lbw_policy.models`, under the name that policies use; it points at a
-`SignalPlugin`, a `FunctionPlugin`, an `ActionPlugin` or a `ModelPlugin`. Nothing is looked for until a policy uses a name that is not
-built in, and only what it uses is imported.
+`SignalPlugin`, a `FunctionPlugin`, an `ActionPlugin` or a `ModelPlugin`. Nothing is looked for until a policy
+uses a name that is not built in, and only what it uses is imported.
 """
 
 from __future__ import annotations

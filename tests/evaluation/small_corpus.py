@@ -25,16 +25,18 @@ def write_corpus(folder: Path, runs_each: int = 2, seed: int = 0) -> Path:
         for group in (*GROUPS, "benign", "benign"):
             for number in range(runs_each):
                 diverges = group != "benign" and number % 2 == 0
-                lines.append(_run(folder, f"{architecture}-{group}-{len(lines)}", architecture, group, diverges, rng))
+                lines.append(_run(folder, (architecture, group, len(lines)), diverges, rng))
     (folder / MANIFEST).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return folder
 
 
-def _run(folder: Path, name: str, architecture: str, group: str, diverges: bool, rng: random.Random) -> dict[str, object]:
+def _run(folder: Path, kind: tuple[str, str, int], diverges: bool, rng: random.Random) -> dict[str, object]:
+    architecture, group, number = kind
+    name = f"{architecture}-{group}-{number}"
     end = START + LEAD
     columns = {source: np.zeros(STEPS) for source in STANDARD_SOURCES}
     for step in range(STEPS):
-        trouble = group != "benign" and START <= step and (diverges or step < START + 3)
+        trouble = group != "benign" and step >= START and (diverges or step < START + 3)
         columns["loss"][step] = 2 + math.exp(-step / 50) + rng.gauss(0, 0.05)
         columns["grad_norm"][step] = math.exp(rng.gauss(0, 0.2) + (0.5 if trouble else 0))
         columns["grad_norm_max"][step] = columns["grad_norm"][step] * rng.uniform(0.5, 0.9)
