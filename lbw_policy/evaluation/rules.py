@@ -29,7 +29,7 @@ class Rule:
 
 def _usable(values: Floats) -> Floats:
     """Return the values with NaN as a score that no threshold is below: a comparison with it is false."""
-    return np.where(np.isnan(values), NEVER, np.clip(values, NEVER / 2, 1e8))
+    return np.where(np.isnan(values), NEVER, np.clip(values, NEVER, 1e8))
 
 
 def _norm(example: Example) -> Floats:
@@ -53,7 +53,8 @@ def zclip(example: Example) -> Floats:
     for step, norm in enumerate(example.norms):
         if len(early) < 25:
             early.append(norm)
-            mean, variance = float(np.mean(early)), float(np.var(early))
+            with np.errstate(invalid="ignore"):
+                mean, variance = float(np.mean(early)), float(np.var(early))
             continue
         spread = math.sqrt(variance) if variance >= 0 else math.nan
         z = (norm - mean) / (spread + 1e-6)
