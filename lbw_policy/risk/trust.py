@@ -21,7 +21,11 @@ EPISODES = 3
 """Divergences a model without a prior must have ranked well before it is believed."""
 SAME = 100
 """Labels in a row with the same answer to different features: a constant."""
-_FADE = 1.0 - 1.0 / 1000.0
+FOUND_OUT = 200
+"""Labels within which a constant, a random answer of 10 % or more at times, or one that lies where it was right, is
+found out in any run; smaller lies by the third divergence. What is not found out keeps to `most_alarms`."""
+_MEMORY = 1000.0
+_FADE = 1.0 - 1.0 / _MEMORY
 _KEPT_EPISODES = 8
 _BASE_RATE, _BASE_WEIGHT = 0.005, 200.0
 _WORST_SKILL = -0.25
@@ -196,8 +200,7 @@ class Record:
         return self.sums.excess > 2.0 * math.sqrt(self.sums.excess_squared * self.horizon)
 
     def _allowed(self) -> float:
-        expected = self.budget * self.sums.labels
-        return expected + 3.0 * math.sqrt(expected) + 2.0
+        return _allowed(self.budget * self.sums.labels)
 
     def _weigh(self) -> None:
         against = self.against()
@@ -235,6 +238,23 @@ class Record:
         if plain.entry(state, "previous") is not None:
             previous = plain.entry(state, "previous")
             self.previous = plain.number(previous, "probability"), plain.named_numbers(previous, "features")
+
+
+def _allowed(expected: float) -> float:
+    """Return the false alarms that chance explains where so many are expected: three standard deviations and two."""
+    return expected + 3.0 * math.sqrt(expected) + 2.0
+
+
+def most_alarms(ticks: int, budget: float) -> int:
+    """Return the most alarms that a policy can see in so many ticks without trouble, whatever the model answers.
+
+    Those that chance explains and the one that is too many cost trust; up to two more begin before they are known
+    to be false. Trust comes back when the record has faded below what is allowed: every further alarm, and the two
+    that may follow, take it away for the ticks in which a thousandth a tick of the record fades by one.
+    """
+    allowed = _allowed(budget * _MEMORY)
+    fading = _MEMORY * math.log1p(1.0 / allowed)
+    return math.ceil(allowed) + 2 + 3 * math.ceil(ticks / fading)
 
 
 def _episode(state: object) -> Episode:
