@@ -62,6 +62,7 @@ class RiskModel:
         self._ticks = 0
         self._own_ready = False
         self._certain = False
+        self._assessed: dict[str, float] = {}
         if prior is not None:
             self._start_from(prior)
 
@@ -135,6 +136,7 @@ class RiskModel:
             return self._report(1.0, True, _HARD_RULE)
         answer = self._answer(features) if features and ready else None
         score, raw = (None, None) if answer is None else (log_odds(answer), self._calibrated(answer))
+        self._assessed = features if ready else {}
         above = score is not None and self._threshold.judge(tick, score)
         self._pending = Sample(tick, features, raw, score) if features and ready else None
         drivers = self.drivers() if above and self.trusted else ()
@@ -144,7 +146,7 @@ class RiskModel:
         """Return the features that raise the score of the tick assessed last most, at most three, largest first."""
         if self._certain:
             return _HARD_RULE
-        return () if self._pending is None else explain(self._model, self._pending.features)
+        return explain(self._model, self._assessed) if self._assessed else ()
 
     def learn(self, tick: int, loss: float | None, finite: bool, intervened: bool) -> None:
         """Take the tick's outcome: its loss, whether all was finite, whether the guard changed anything."""

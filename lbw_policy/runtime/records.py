@@ -78,10 +78,11 @@ class Recorder:
             why=self._reasons.get(rule, ""),
             mode=now.mode,
             fallback=grant.fallback,
-            drivers=self._drivers(rule),
+            drivers=self.drivers(rule),
         )
 
-    def _drivers(self, rule: str) -> tuple[str, ...]:
+    def drivers(self, rule: str) -> tuple[str, ...]:
+        """Return which features raise the trusted risks that a rule reads at this tick, a line each."""
         told = (self._deciding.drivers(name) for name in self._risks.get(rule, ()))
         return tuple(one for one in told if one)
 
@@ -109,7 +110,7 @@ class Recorder:
 
     def _say(self, now: Present, tick: int, message: Message) -> None:
         rule = message.rule
-        drivers = self._drivers(rule)
+        drivers = self.drivers(rule)
         text = f"{message.alert}: {message.text}" + (f" ({'; '.join(drivers)})" if drivers else "")
         note = evolve(_note(tick, rule, "alert", message.severity, text), drivers=drivers)
         self._add(now, evolve(note, place=self._place(rule), why=self._reasons.get(rule, "")))

@@ -52,6 +52,10 @@ class Replay:
         self.session.finish(applied=True)
         return turn
 
+    def drivers(self, rule: str) -> tuple[str, ...]:
+        """Return which features raise the trusted risks that a rule reads, a line each."""
+        return self._recorder.drivers(rule)
+
     def forget_records(self) -> None:
         """Start counting anew."""
         self.ledger.forget()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -56,7 +56,7 @@ class _Recorder:
 
 
 @pytest.fixture
-def samples(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sample]]:
+def samples(monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
     """Collect every sample whose wait for a label is over."""
     found: list[Sample] = []
     mature = RiskModel._mature
@@ -68,7 +68,7 @@ def samples(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sample]]:
     monkeypatch.setattr(RiskModel, "_mature", keep)
     monkeypatch.setitem(MODELS, "recorder", lambda seed: _Recorder())
     monkeypatch.setattr("lbw_policy.semantics.extensions.RISK_MODELS", ("recorder",))
-    yield found
+    return found
 
 
 def _policy(action: str) -> str:

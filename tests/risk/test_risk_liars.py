@@ -50,9 +50,7 @@ def _adversary(segments: list[tuple[int, object, float]]) -> Answer:
 
 @settings(max_examples=25, deadline=None)
 @given(SEGMENTS, st.integers(0, 99))
-def test_no_model_alarms_much_in_a_run_without_trouble(
-    segments: list[tuple[int, object, float]], seed: int
-) -> None:
+def test_no_model_alarms_much_in_a_run_without_trouble(segments: list[tuple[int, object, float]], seed: int) -> None:
     """Whatever it answers, 2_000 calm ticks see at most `most_alarms` alarms that a policy reads."""
     said = run_episodes(_model(_adversary(segments), seed), 2000, start=10_000)
     assert _begun(said) <= most_alarms(2000, 3e-4)
