@@ -9,15 +9,32 @@ import numpy as np
 from attrs import frozen
 
 from lbw_policy.evaluation.counting import ALWAYS, NEVER, Scored
-from lbw_policy.evaluation.examples import Example, Floats
+from lbw_policy.evaluation.examples import PLACES, Example, Floats
 from lbw_policy.risk.features import STANDARD_FEATURES
+from lbw_policy.risk.logistic import bend
 from lbw_policy.risk.running import BOUND
 from lbw_policy.risk.trees import SUM, Tree
 
 KEPT = 0.25
 """Share of quiet steps that are learned, each weighted 1 / KEPT."""
-HEALING = 0.3
+HEALING = 0.1
 """Weight of a step after a fault that healed: it was no divergence, but trouble it was."""
+PENALTY = 10.0
+BENDS: tuple[tuple[str, float], ...] = (
+    ("standard.update_level", 3.0),
+    ("standard.update_level", 4.0),
+    ("standard.update_excess", 1.0),
+    ("standard.update_excess", 2.0),
+    ("standard.weight_growth", 1.5),
+    ("standard.loss_height_mean", 0.3),
+    ("standard.loss_height_mean", 0.6),
+    ("standard.loss_height_low", 0.5),
+    ("standard.loss_climb", 0.2),
+    ("standard.loss_climb_long", 0.3),
+    ("standard.overshoot_mean", 1.5),
+    ("standard.lr_jump", 0.7),
+)
+"""Features and knots beyond which they have a weight of their own: what is usual tells little, what is not, much."""
 
 
 @frozen(eq=False)
@@ -92,22 +109,31 @@ class Scaling:
         return np.clip(np.where(np.isfinite(scaled), scaled, 0.0), -BOUND, BOUND)
 
 
-def fit_logistic(rows: Rows, *, penalty: float = 1.0) -> Fitted:
-    """Fit the weights of `risk.logistic.Logistic`: L2-penalised logistic regression on scaled features."""
+def fit_logistic(rows: Rows) -> Fitted:
+    """Fit the weights of `risk.logistic.Logistic`: L2-penalised logistic regression on scaled, bent features."""
     from sklearn.linear_model import LogisticRegression
 
+    rows = Rows(_bent(rows.points), rows.labels, rows.weights)
     scaling = Scaling.of(rows)
-    found = LogisticRegression(C=1.0 / penalty, max_iter=1000, tol=1e-6)
+    found = LogisticRegression(C=1.0 / PENALTY, max_iter=1000, tol=1e-5)
     found.fit(scaling.scaled(rows.points), rows.labels, sample_weight=rows.weights)
     weights, intercept = found.coef_[0], float(found.intercept_[0])
+    names = [*STANDARD_FEATURES, *(bend(feature, knot) for feature, knot in BENDS)]
     state = {
-        "counts": {name: float(len(rows.labels)) for name in STANDARD_FEATURES},
-        "means": dict(zip(STANDARD_FEATURES, map(float, scaling.means), strict=True)),
-        "variances": dict(zip(STANDARD_FEATURES, map(float, scaling.spreads**2), strict=True)),
-        "weights": dict(zip(STANDARD_FEATURES, map(float, weights), strict=True)),
+        "counts": dict.fromkeys(names, float(len(rows.labels))),
+        "means": dict(zip(names, map(float, scaling.means), strict=True)),
+        "variances": dict(zip(names, map(float, scaling.spreads**2), strict=True)),
+        "weights": dict(zip(names, map(float, weights), strict=True)),
         "intercept": intercept,
+        "bends": [list(pair) for pair in BENDS],
     }
-    return Fitted(state, lambda points: scaling.scaled(points) @ weights + intercept)
+    return Fitted(state, lambda points: scaling.scaled(_bent(points)) @ weights + intercept)
+
+
+def _bent(points: Floats) -> Floats:
+    """Return the rows with what each bend adds; NaN where its feature is absent."""
+    columns = [np.maximum(points[:, PLACES[feature]] - knot, 0.0) for feature, knot in BENDS]
+    return np.column_stack([points, *columns])
 
 
 def fit_trees(rows: Rows, *, trees: int = 60, leaves: int = 8, seed: int = 0) -> Fitted:
@@ -142,6 +168,7 @@ def fit_trees(rows: Rows, *, trees: int = 60, leaves: int = 8, seed: int = 0) ->
             "variances": {SUM: 1.0},
             "weights": {SUM: 1.0},
             "intercept": base,
+            "bends": [],
         },
     }
     return Fitted(state, lambda points: found.decision_function(np.where(np.isfinite(points), points, typical)))

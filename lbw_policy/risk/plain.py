@@ -80,6 +80,15 @@ def mapping(state: object, key: str) -> Mapping[str, Any]:
     return value
 
 
+def exactly(state: object, key: str, count: int) -> list[float]:
+    """Return `state[key]` as a list of so many finite floats; raise `StateError` otherwise."""
+    found = numbers(state, key)
+    if len(found) != count:
+        message = f"risk state: expected {count} numbers in `{key}`, found {len(found)}"
+        raise StateError(message)
+    return found
+
+
 def named_numbers(state: object, key: str) -> dict[str, float]:
     """Return `state[key]` as finite floats by name, in the saved order; raise `StateError` otherwise."""
     value = entry(state, key)

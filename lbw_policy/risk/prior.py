@@ -107,7 +107,7 @@ class Prior:
             message = "risk prior: expected a horizon, and budgets above 0 whose thresholds fall, found others"
             raise StateError(message)
         names = self.model.get("names") or self.model.get("anchor") or self.model.get("weights") or ()
-        strange = sorted(set(names) - set(STANDARD_FEATURES))
+        strange = sorted({str(name).partition(">")[0] for name in names} - set(STANDARD_FEATURES))
         if strange:
             message = f"risk prior: expected the standard features, found `{printable(str(strange[0]))[:60]}`"
             raise StateError(message)

@@ -39,11 +39,11 @@ def _run(folder: Path, kind: tuple[str, str, int], diverges: bool, rng: random.R
         trouble = group != "benign" and step >= START and (diverges or step < START + 3)
         columns["loss"][step] = 2 + math.exp(-step / 50) + rng.gauss(0, 0.05)
         columns["grad_norm"][step] = math.exp(rng.gauss(0, 0.2) + (0.5 if trouble else 0))
-        columns["grad_norm_max"][step] = columns["grad_norm"][step] * rng.uniform(0.5, 0.9)
+        columns["lr"][step] = 1e-3
+        columns["grad_agreement"][step] = rng.uniform(-0.2, 0.6)
+        columns["overshoot"][step] = rng.gauss(1.0, 0.3)
         columns["update_ratio"][step] = 1e-3 * math.exp(rng.gauss(0, 0.1) + (3.0 if trouble else 0))
         columns["param_norm"][step] = 50 + step * 1e-2
-        columns["activation_max"][step] = 5 * math.exp(rng.gauss(0, 0.1))
-        columns["activation_variance"][step] = math.exp(rng.gauss(0, 0.1))
         if diverges and step >= end:
             columns["loss"][step] += 20
     np.savez(folder / f"{name}.npz", **columns)
