@@ -14,7 +14,7 @@ from lbw_policy.errors import LBWError
 
 if TYPE_CHECKING:
     from lbw_policy.corpora import CorpusRun
-    from lbw_policy.evaluation.judging import Task
+    from lbw_policy.evaluation.training import Task
 
 TRAINED = ("logistic", "trees")
 """The models that start from a prior."""
@@ -108,21 +108,21 @@ def _runs(folder: Path) -> list[CorpusRun]:
 
 
 def _task(arguments: argparse.Namespace, budget: float = 0.3) -> Task:
-    from lbw_policy.evaluation.judging import Task
+    from lbw_policy.evaluation.training import Task
 
     return Task(arguments.horizon, budget, arguments.seed)
 
 
 def _train(arguments: argparse.Namespace) -> None:
     from lbw_policy.evaluation.examples import examples
-    from lbw_policy.evaluation.priors import origin, train
+    from lbw_policy.evaluation.training import origin, train
     from lbw_policy.risk.prior import write_prior
 
     runs = _runs(arguments.corpus)
     found = examples(runs)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for kind in arguments.model:
-        prior = train(found, kind, _task(arguments), origin(runs, arguments.seed))
+        prior = train(found, kind, _task(arguments), origin(runs, arguments.seed)).prior
         path = arguments.out / f"{kind}.json"
         write_prior(prior, path)
         print(f"{path}: {path.stat().st_size} bytes, digest {prior.digest[:12]}")

@@ -136,7 +136,7 @@ def _bent(points: Floats) -> Floats:
     return np.column_stack([points, *columns])
 
 
-def fit_trees(rows: Rows, *, trees: int = 60, leaves: int = 8, seed: int = 0) -> Fitted:
+def fit_trees(rows: Rows, *, trees: int = 40, leaves: int = 6, seed: int = 0) -> Fitted:
     """Fit the trees of `risk.trees.Trees`: gradient boosting on histograms, as scikit-learn does it.
 
     Raises AssertionError where the plain trees do not answer as scikit-learn's own do.
@@ -148,8 +148,8 @@ def fit_trees(rows: Rows, *, trees: int = 60, leaves: int = 8, seed: int = 0) ->
         max_iter=trees,
         max_leaf_nodes=leaves,
         learning_rate=0.1,
-        l2_regularization=10.0,
-        min_samples_leaf=40,
+        l2_regularization=20.0,
+        min_samples_leaf=30,
         early_stopping=False,
         random_state=seed,
     )

@@ -10,11 +10,11 @@ from attrs import field, frozen
 
 from lbw_policy.evaluation.counting import ALWAYS, Detection, Scored, threshold_for
 from lbw_policy.evaluation.examples import BENIGN, Example, Floats
-from lbw_policy.evaluation.fitting import FITS
 from lbw_policy.evaluation.folds import Fold, by_architecture, by_fault
-from lbw_policy.evaluation.judging import Judged, Quality, Task, judge, quality
+from lbw_policy.evaluation.judging import Judged, Quality, judge, quality
 from lbw_policy.evaluation.rules import RULES, Rule
 from lbw_policy.evaluation.tracking import Tracked, followed
+from lbw_policy.evaluation.training import Task, train
 
 ASKED = (0.1, 0.3, 1.0, 3.0)
 """Budgets at which the tracked threshold is tried, false alarms per 1_000 steps."""
@@ -104,7 +104,11 @@ class _Work:
 
 def _split(name: str, folds: Sequence[Fold], work: _Work) -> Split:
     runs, kinds, task, say = work.runs, work.kinds, work.task, work.say
-    judged = {kind: judge(runs, folds, FITS[kind], task) for kind in kinds}
+    trained, judged = {}, {}
+    for kind in kinds:
+        say(f"{name}: {kind}")
+        trained[kind] = [train([runs[place] for place in fold.train], kind, task) for fold in folds]
+        judged[kind] = judge(runs, folds, trained[kind], task)
     rows = [Row(kind, quality(each, task.horizon), Detection.of(each.scored, 0.0)) for kind, each in judged.items()]
     for rule in RULES:
         say(f"{name}: {rule.name}")
@@ -112,7 +116,7 @@ def _split(name: str, folds: Sequence[Fold], work: _Work) -> Split:
     tracked = {}
     for kind in kinds:
         say(f"{name}: {kind}, its threshold tracked at {len(ASKED)} budgets")
-        tracked[kind] = tuple(followed(runs, folds, kind, task, ASKED))
+        tracked[kind] = tuple(followed(runs, folds, trained[kind], ASKED))
     first = judged[kinds[0]]
     return Split(
         name=name,

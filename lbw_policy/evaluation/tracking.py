@@ -11,8 +11,7 @@ from attrs import frozen
 from lbw_policy.evaluation.counting import NEVER, Detection, Scored
 from lbw_policy.evaluation.examples import Example, ticks
 from lbw_policy.evaluation.folds import Fold
-from lbw_policy.evaluation.judging import Task
-from lbw_policy.evaluation.priors import train
+from lbw_policy.evaluation.training import Trained
 from lbw_policy.risk import Prior, RiskModel
 from lbw_policy.semantics.policy import Risk
 
@@ -30,15 +29,14 @@ class Tracked:
 
 
 def followed(
-    runs: Sequence[Example], folds: Sequence[Fold], kind: str, task: Task, budgets: Iterable[float]
+    runs: Sequence[Example], folds: Sequence[Fold], trained: Sequence[Trained], budgets: Iterable[float]
 ) -> list[Tracked]:
-    """Run a model over each fold's test runs, started from a prior of its training runs, once a budget."""
-    priors = [train([runs[place] for place in fold.train], kind, task, {}) for fold in folds]
+    """Run a guard's model over each fold's test runs, started from the prior of its training runs, once a budget."""
     found = []
     for budget in budgets:
         walks = [
-            walk(runs[place], risk(kind, task.horizon, budget), prior)
-            for fold, prior in zip(folds, priors, strict=True)
+            walk(runs[place], risk(model.prior, budget), model.prior)
+            for fold, model in zip(folds, trained, strict=True)
             for place in fold.test
         ]
         steps = sum(each.scored.example.steps for each in walks)
@@ -62,9 +60,9 @@ class Walk:
     seconds: float
 
 
-def risk(kind: str, horizon: int, budget: float) -> Risk:
+def risk(prior: Prior, budget: float) -> Risk:
     """Return a risk of standard features."""
-    return Risk("divergence", horizon, (), True, kind, budget / 1000.0, TRUST_AFTER, 0.0)
+    return Risk("divergence", prior.horizon, (), True, prior.kind, budget / 1000.0, TRUST_AFTER, 0.0)
 
 
 def walk(one: Example, block: Risk, prior: Prior | None) -> Walk:

@@ -8,8 +8,8 @@ import pytest
 from lbw_policy.evaluation.examples import Example
 from lbw_policy.evaluation.fitting import FITS, Rows
 from lbw_policy.evaluation.folds import by_architecture
-from lbw_policy.evaluation.judging import Task, calibrate, crossed, judge, quality
-from lbw_policy.evaluation.priors import BUDGETS, train
+from lbw_policy.evaluation.judging import judge, quality
+from lbw_policy.evaluation.training import BUDGETS, Task, calibrate, crossed, train
 from lbw_policy.risk import MODELS, RiskModel
 from lbw_policy.risk.alarm import log_odds
 from lbw_policy.risk.features import STANDARD_FEATURES
@@ -36,7 +36,9 @@ def test_the_model_of_a_run_answers_as_the_fit_did(runs: list[Example], kind: st
 @pytest.mark.parametrize("kind", FITS)
 def test_what_announces_a_divergence_is_learned_and_transfers(runs: list[Example], kind: str) -> None:
     """On unseen architectures of the small corpus, whose faults show, ranking is nearly perfect and calibrated."""
-    judged = judge(runs, by_architecture(runs), FITS[kind], TASK)
+    folds = by_architecture(runs)
+    trained = [train([runs[place] for place in fold.train], kind, TASK) for fold in folds]
+    judged = judge(runs, folds, trained, TASK)
     found = quality(judged, TASK.horizon)
     assert found.auroc > 0.98
     assert found.skill is not None
@@ -70,7 +72,7 @@ def test_calibration_rises_and_holds_on_average(runs: list[Example]) -> None:
 
 def test_training_is_reproducible_and_its_thresholds_fall(runs: list[Example]) -> None:
     """The same runs and seed give the same prior, to the digest; a larger budget has a lower threshold."""
-    one, two = (train(runs, "logistic", TASK, {}) for _ in range(2))
+    one, two = (train(runs, "logistic", TASK).prior for _ in range(2))
     assert one.digest == two.digest
     assert [budget for budget, _ in one.thresholds] == [budget / 1000 for budget in BUDGETS]
     assert Prior.of(one.plain()) == one
@@ -78,6 +80,6 @@ def test_training_is_reproducible_and_its_thresholds_fall(runs: list[Example]) -
 
 def test_a_trained_prior_foresees_a_run_of_another_seed(runs: list[Example]) -> None:
     """From a prior a guard's model alarms before the divergence of a run, from its first trusted step on."""
-    prior = train([each for each in runs if each.run.architecture != "gpt"], "logistic", TASK, {})
+    prior = train([each for each in runs if each.run.architecture != "gpt"], "logistic", TASK).prior
     model = RiskModel(Risk("r", 10, (), True, "logistic", 3e-4, 50, 0.0), 0, prior)
     assert model.threshold == prior.threshold(3e-4)

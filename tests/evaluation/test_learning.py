@@ -7,9 +7,8 @@ import pytest
 
 from lbw_policy.errors import StateError, TraceError
 from lbw_policy.evaluation.examples import Example
-from lbw_policy.evaluation.judging import Task
 from lbw_policy.evaluation.learning import Recorded, learn, recorded
-from lbw_policy.evaluation.priors import train
+from lbw_policy.evaluation.training import Task, train
 from lbw_policy.risk import Prior, prior, starting
 from lbw_policy.risk.logistic import RADIUS
 from lbw_policy.semantics.policy import Risk
@@ -19,7 +18,7 @@ RISK = Risk("r", 10, (), True, "logistic", 3e-4, 50, 0.0)
 
 @pytest.fixture(scope="module")
 def start(runs: list[Example]) -> Prior:
-    return train(runs, "logistic", Task(), {})
+    return train(runs, "logistic", Task()).prior
 
 
 def _distance(one: Prior) -> float:

@@ -14,7 +14,14 @@ from lbw_policy.risk.registry import ask, explain
 from lbw_policy.risk.trees import SUM, Tree, Trees
 
 STUMP = Tree((0, -1, -1), (1.5, 0.0, 0.0), (1, 0, 0), (2, 0, 0), (0.0, -1.0, 3.0))
-HEAD = {"counts": {SUM: 1}, "means": {SUM: 0.0}, "variances": {SUM: 1.0}, "weights": {SUM: 1.0}, "intercept": -4.0, "bends": []}
+HEAD = {
+    "counts": {SUM: 1},
+    "means": {SUM: 0.0},
+    "variances": {SUM: 1.0},
+    "weights": {SUM: 1.0},
+    "intercept": -4.0,
+    "bends": [],
+}
 PRIOR = {"names": ["a", "b"], "typical": [0.0, 0.0], "trees": [STUMP.plain(), STUMP.plain()], "head": HEAD}
 
 
