@@ -20,6 +20,9 @@ KEPT = 0.25
 HEALING = 0.1
 """Weight of a step after a fault that healed: it was no divergence, but trouble it was."""
 PENALTY = 10.0
+"""Of the squared weights, against weighted rows."""
+DIGITS = 9
+"""Decimals that are kept, so that the last bits of a machine's arithmetic are not in the file."""
 BENDS: tuple[tuple[str, float], ...] = (
     ("standard.update_level", 3.0),
     ("standard.update_level", 4.0),
@@ -121,13 +124,17 @@ def fit_logistic(rows: Rows) -> Fitted:
     names = [*STANDARD_FEATURES, *(bend(feature, knot) for feature, knot in BENDS)]
     state = {
         "counts": dict.fromkeys(names, float(len(rows.labels))),
-        "means": dict(zip(names, map(float, scaling.means), strict=True)),
-        "variances": dict(zip(names, map(float, scaling.spreads**2), strict=True)),
-        "weights": dict(zip(names, map(float, weights), strict=True)),
-        "intercept": intercept,
+        "means": _rounded(names, scaling.means),
+        "variances": _rounded(names, scaling.spreads**2),
+        "weights": _rounded(names, weights),
+        "intercept": round(intercept, DIGITS),
         "bends": [list(pair) for pair in BENDS],
     }
     return Fitted(state, lambda points: scaling.scaled(_bent(points)) @ weights + intercept)
+
+
+def _rounded(names: Sequence[str], values: Floats) -> dict[str, float]:
+    return {name: round(float(value), DIGITS) for name, value in zip(names, values, strict=True)}
 
 
 def _bent(points: Floats) -> Floats:

@@ -44,7 +44,7 @@ def probabilities(scored: Scored, calibration: Calibration) -> Floats:
 
 @frozen
 class Quality:
-    """How a score ranks and how a probability fits, over all labelled steps."""
+    """How a score ranks over all labelled steps, and how a probability fits where the model itself gave it."""
 
     auroc: float
     auprc: float
@@ -59,15 +59,24 @@ def quality(judged: Judged, horizon: int) -> Quality:
     scores, labels = labelled(judged.scored, horizon)
     if len(set(labels)) < 2:
         return Quality(float("nan"), float("nan"), None, None)
-    brier = None
+    brier = base = None
     if judged.probabilities:
-        pairs = zip(judged.probabilities, judged.scored, strict=True)
-        told = [values[each.example.labels(horizon) >= 0] for values, each in pairs]
-        brier = float(np.mean((np.concatenate(told) - labels) ** 2))
-    base = float(labels.mean() * (1 - labels.mean()))
+        told, came = answered(judged, horizon)
+        brier, base = float(np.mean((told - came) ** 2)), float(came.mean() * (1 - came.mean()))
     return Quality(
         float(roc_auc_score(labels, scores)),
         float(average_precision_score(labels, scores)),
         brier,
-        None if brier is None else 1.0 - brier / base,
+        None if brier is None or not base else 1.0 - brier / base,
     )
+
+
+def answered(judged: Judged, horizon: int) -> tuple[Floats, Floats]:
+    """Return the probabilities that the model itself gave, without those of the hard rule, and what came."""
+    told, came = [], []
+    for values, each in zip(judged.probabilities, judged.scored, strict=True):
+        labels = each.example.labels(horizon)
+        known = (labels >= 0) & (each.scores > NEVER) & (each.scores < ALWAYS)
+        told.append(values[known])
+        came.append(labels[known].astype(float))
+    return np.concatenate(told), np.concatenate(came)

@@ -11,7 +11,7 @@ from attrs import field, frozen
 from lbw_policy.evaluation.counting import ALWAYS, Detection, Scored, threshold_for
 from lbw_policy.evaluation.examples import BENIGN, Example, Floats
 from lbw_policy.evaluation.folds import Fold, by_architecture, by_fault
-from lbw_policy.evaluation.judging import Judged, Quality, judge, quality
+from lbw_policy.evaluation.judging import Judged, Quality, answered, judge, quality
 from lbw_policy.evaluation.rules import RULES, Rule
 from lbw_policy.evaluation.tracking import Tracked, followed
 from lbw_policy.evaluation.training import Task, train
@@ -158,9 +158,7 @@ def _parts(judged: Judged, key: Callable[[Example], str]) -> tuple[Part, ...]:
 
 def reliability(judged: Judged, horizon: int, bins: int = 12) -> tuple[Bin, ...]:
     """Return probabilities against what came, in bins of equal width in log-odds; empty bins are left out."""
-    labels = [each.example.labels(horizon) for each in judged.scored]
-    told = np.concatenate([p[y >= 0] for p, y in zip(judged.probabilities, labels, strict=True)])
-    came = np.concatenate([y[y >= 0] for y in labels]).astype(float)
+    told, came = answered(judged, horizon)
     edges = np.linspace(-8.0, 4.0, bins + 1)
     place = np.digitize(_odds(told), edges)
     return tuple(

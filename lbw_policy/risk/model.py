@@ -72,6 +72,7 @@ class RiskModel:
             raise StateError(message)
         self._model.load_prior(prior.model)
         self._threshold.start = prior.threshold(self._risk.alarm)
+        self._threshold.unit = prior.unit(self._risk.alarm)
         self._calibration = prior.calibration
         self._stretch = self._risk.horizon / prior.horizon
 

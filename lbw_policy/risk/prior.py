@@ -17,6 +17,7 @@ from lbw_policy.diagnostics import printable
 from lbw_policy.errors import StateError
 from lbw_policy.resources import priors
 from lbw_policy.risk import plain
+from lbw_policy.risk.alarm import LEAST_SCALE
 from lbw_policy.risk.calibration import Calibration
 from lbw_policy.risk.features import STANDARD_FEATURES
 from lbw_policy.semantics.policy import Risk
@@ -62,6 +63,11 @@ class Prior:
         right = min(max(sum(one <= at for one, _ in known), 1), len(known) - 1)
         (low, first), (high, last) = known[right - 1], known[right]
         return first + (last - first) * (at - low) / (high - low)
+
+    def unit(self, budget: float) -> float:
+        """Return how much higher the threshold is where the budget is e times smaller: the tail of quiet scores."""
+        low, high = self.threshold(budget * 2.0), self.threshold(budget / 2.0)
+        return LEAST_SCALE if low is None or high is None else max((high - low) / math.log(4.0), LEAST_SCALE)
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data."""

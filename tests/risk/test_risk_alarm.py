@@ -60,6 +60,19 @@ def test_the_budget_holds_on_exchangeable_scores(draw: Callable[[random.Random],
     assert 1000 * alarms / ticks <= most
 
 
+def test_a_priors_threshold_stands_and_is_moved_by_false_alarms_only() -> None:
+    """Scores far below the prior's start do not lower it beyond the budget; each false alarm lifts it by its unit."""
+    threshold = Threshold(3e-4, start=-2.0, unit=0.5)
+    for _ in range(500):
+        threshold.learn(-7.0)
+    assert threshold.value == pytest.approx(-2.0 - 0.5 * 500 * 3e-4)
+    assert threshold.judge(0, 0.0)
+    before = threshold.value
+    for tick in range(30):
+        threshold.observe(tick, False, False)
+    assert threshold.value == pytest.approx(before + 0.5)
+
+
 def test_a_larger_budget_is_spent() -> None:
     """At 10 per 1_000 asked, between 5 and 13 per 1_000 come: the threshold sinks to where alarms are."""
     rng = dice(5)
