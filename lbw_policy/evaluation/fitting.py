@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from attrs import frozen
 from lbw_policy.evaluation.counting import ALWAYS, NEVER, Scored
 from lbw_policy.evaluation.examples import PLACES, Example, Floats
 from lbw_policy.risk.features import STANDARD_FEATURES
-from lbw_policy.risk.logistic import bend
+from lbw_policy.risk.logistic import START, bend
 from lbw_policy.risk.running import BOUND
 from lbw_policy.risk.trees import SUM, Tree
 
@@ -21,6 +22,8 @@ HEALING = 0.1
 """Weight of a step after a fault that healed: it was no divergence, but trouble it was."""
 PENALTY = 10.0
 """Of the squared weights, against weighted rows."""
+FALLING = ("standard.grad_agreement", "standard.grad_agreement_mean")
+"""Features that lower the risk as they rise; all others raise it."""
 DIGITS = 9
 """Decimals that are kept, so that the last bits of a machine's arithmetic are not in the file."""
 BENDS: tuple[tuple[str, float], ...] = (
@@ -113,24 +116,82 @@ class Scaling:
 
 
 def fit_logistic(rows: Rows) -> Fitted:
-    """Fit the weights of `risk.logistic.Logistic`: L2-penalised logistic regression on scaled, bent features."""
-    from sklearn.linear_model import LogisticRegression
+    """Fit the weights of `risk.logistic.Logistic`: L2-penalised logistic regression, monotone in every feature.
 
-    rows = Rows(_bent(rows.points), rows.labels, rows.weights)
-    scaling = Scaling.of(rows)
-    found = LogisticRegression(C=1.0 / PENALTY, max_iter=1000, tol=1e-5)
-    found.fit(scaling.scaled(rows.points), rows.labels, sample_weight=rows.weights)
-    weights, intercept = found.coef_[0], float(found.intercept_[0])
+    Each feature is cut at its bends into pieces, which are standardised; their slopes keep the feature's sign. So the
+    answer rises however far a feature goes beyond what training runs had, and what one fault taught serves another.
+    """
+    pieces = _pieces(rows.points)
+    scaling = Scaling.of(Rows(pieces, rows.labels, rows.weights))
+    weights, intercept = _minimise(scaling.scaled(pieces), rows)
+    slopes = weights / scaling.spreads
     names = [*STANDARD_FEATURES, *(bend(feature, knot) for feature, knot in BENDS)]
+    moments = Scaling.of(Rows(_bent(rows.points), rows.labels, rows.weights))
+    # Spreads of 1 and more: what is scaled then stays within the bounds, and the sum monotone.
+    moments = Scaling(moments.means, np.maximum(moments.spreads, 1.0))
+    steps = _steps(slopes)
+    intercept += float(steps @ moments.means - slopes @ scaling.means)
+    found = np.round(steps * moments.spreads, DIGITS)
     state = {
         "counts": dict.fromkeys(names, float(len(rows.labels))),
-        "means": _rounded(names, scaling.means),
-        "variances": _rounded(names, scaling.spreads**2),
-        "weights": _rounded(names, weights),
+        "means": _rounded(names, moments.means),
+        "variances": _rounded(names, moments.spreads**2),
+        "weights": _rounded(names, found),
         "intercept": round(intercept, DIGITS),
         "bends": [list(pair) for pair in BENDS],
     }
-    return Fitted(state, lambda points: scaling.scaled(_bent(points)) @ weights + intercept)
+    return Fitted(state, lambda points: moments.scaled(_bent(points)) @ found + intercept)
+
+
+def _knots(feature: str) -> list[float]:
+    return sorted(knot for name, knot in BENDS if name == feature)
+
+
+def _pieces(points: Floats) -> Floats:
+    """Return the rows with each feature cut at its bends: up to the first, between two, beyond the last."""
+    columns = []
+    for feature, place in PLACES.items():
+        column, edges = points[:, place], [*_knots(feature), np.inf]
+        columns.append(np.minimum(column, edges[0]))
+        columns += [np.clip(column, low, high) - low for low, high in itertools.pairwise(edges)]
+    return np.column_stack(columns)
+
+
+def _signs() -> list[int]:
+    return [-1 if feature in FALLING else 1 for feature in PLACES for _ in range(1 + len(_knots(feature)))]
+
+
+def _steps(slopes: Floats) -> Floats:
+    """Return the weights of features and bends from the slopes of the pieces: a bend has what the slope changes by."""
+    first: list[float] = []
+    changes: dict[tuple[str, float], float] = {}
+    at = 0
+    for feature in PLACES:
+        knots = _knots(feature)
+        own = slopes[at : at + 1 + len(knots)]
+        first.append(float(own[0]))
+        changes |= {(feature, knot): float(own[n + 1] - own[n]) for n, knot in enumerate(knots)}
+        at += len(own)
+    return np.array([*first, *(changes[pair] for pair in BENDS)])
+
+
+def _minimise(scaled: Floats, rows: Rows) -> tuple[Floats, float]:
+    """Return the weights, of the right signs, and the intercept of the least penalised log-loss."""
+    from scipy.optimize import minimize
+
+    labels, weights = rows.labels, rows.weights
+
+    def loss(values: Floats) -> tuple[float, Floats]:
+        inner = values[:-1]
+        odds = scaled @ inner + values[-1]
+        lost = float((weights * (np.logaddexp(0.0, odds) - labels * odds)).sum() + 0.5 * PENALTY * inner @ inner)
+        gaps = weights * (1.0 / (1.0 + np.exp(-odds)) - labels)
+        return lost, np.append(scaled.T @ gaps + PENALTY * inner, gaps.sum())
+
+    bounds = [(0.0, None) if sign > 0 else (None, 0.0) for sign in _signs()]
+    start = np.append(np.zeros(scaled.shape[1]), START)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[*bounds, (None, None)], options={"maxiter": 500})
+    return found.x[:-1], float(found.x[-1])
 
 
 def _rounded(names: Sequence[str], values: Floats) -> dict[str, float]:
