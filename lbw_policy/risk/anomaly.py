@@ -22,7 +22,7 @@ class Anomaly:
     """
 
     def __init__(self) -> None:
-        self._scaler = Scaler()
+        self._scaling = Scaler()
         self._count = 0
 
     @property
@@ -42,21 +42,21 @@ class Anomaly:
         """Take in a quiet tick."""
         if not diverged:
             self._count += 1
-            self._scaler.learn(features)
+            self._scaling.learn(features)
 
     def drivers(self, features: Mapping[str, float]) -> list[tuple[str, float]]:
         """Return each feature's squared distance."""
-        return [(name, value * value) for name, value in self._scaler.scaled(features).items()]
+        return [(name, value * value) for name, value in self._scaling.scaled(features).items()]
 
     def load_prior(self, prior: Mapping[str, Any]) -> None:
         """Ignore it: it knows this run only."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the quiet ticks' moments as plain data."""
-        return {"count": self._count, "scaler": self._scaler.state_dict()}
+        return {"count": self._count, "scaler": self._scaling.state_dict()}
 
     def load_state_dict(self, state: object) -> None:
         """Take over saved moments; raise `StateError` where they are damaged."""
         count = plain.whole(state, "count")
-        self._scaler.load_state_dict(plain.entry(state, "scaler"))
+        self._scaling.load_state_dict(plain.entry(state, "scaler"))
         self._count = count

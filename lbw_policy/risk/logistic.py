@@ -39,7 +39,7 @@ class Logistic:
         self._negatives = 0
         self._anchor: dict[str, float] | None = None
         self._anchor_intercept = 0.0
-        self._scaler = Scaler()
+        self._scaling = Scaler()
         self._bends: tuple[tuple[str, str, float], ...] = ()
         self._bent: dict[str, str] = {}
         # River annotates only part of its methods.
@@ -57,7 +57,7 @@ class Logistic:
 
     def learn(self, features: Mapping[str, float], diverged: bool) -> None:
         """Take one gradient step on a positive, or on a tenth of the negatives with ten times the weight."""
-        self._scaler.learn(features if self._anchor is None else self._own(features))
+        self._scaling.learn(features if self._anchor is None else self._own(features))
         if diverged:
             self._step(features, diverged, 1.0)
             return
@@ -68,14 +68,14 @@ class Logistic:
     def _scaled(self, features: Mapping[str, float]) -> dict[str, float]:
         """Return the scaled features, and how far each goes beyond the bends it has."""
         if not self._bends:
-            return self._scaler.scaled(features)
+            return self._scaling.scaled(features)
         bent, get = dict(features), features.get
         for name, feature, knot in self._bends:
             value = get(feature)
             if value is not None:
                 # NaN fails the comparison, and the scaler takes it for 0.
                 bent[name] = value - knot if value > knot else 0.0
-        return self._scaler.scaled(bent)
+        return self._scaling.scaled(bent)
 
     def _own(self, features: Mapping[str, float]) -> dict[str, float]:
         known = self._anchor or {}
@@ -148,7 +148,7 @@ class Logistic:
         return {
             "seed": self._seed,
             "negatives": self._negatives,
-            **self._scaler.state_dict(),
+            **self._scaling.state_dict(),
             "bends": [[feature, knot] for _, feature, knot in self._bends],
             "weights": self._weights(),
             "intercept": float(self._regression.intercept),
@@ -167,12 +167,12 @@ class Logistic:
             self._slow_down()
 
     def _restore(self, state: object) -> None:
-        scaler, weights = Scaler(), plain.named_numbers(state, "weights")
-        scaler.load_state_dict(state)
-        if not weights.keys() <= scaler.moments.keys():
+        scaling, weights = Scaler(), plain.named_numbers(state, "weights")
+        scaling.load_state_dict(state)
+        if not weights.keys() <= scaling.moments.keys():
             message = "risk state: expected moments for each weight of the model, found none for some"
             raise StateError(message)
-        self._scaler = scaler
+        self._scaling = scaling
         self._bends = tuple(_bends(state))
         self._bent = {name: feature for name, feature, _ in self._bends}
         self._set(weights, plain.number(state, "intercept"))
