@@ -12,7 +12,8 @@ from attrs import frozen
 from lbw_policy.evaluation.counting import ALWAYS, NEVER, Scored
 from lbw_policy.evaluation.examples import PLACES, Example, Floats
 from lbw_policy.risk.features import STANDARD_FEATURES
-from lbw_policy.risk.logistic import START, bend
+from lbw_policy.risk.logistic import START
+from lbw_policy.risk.pieces import names_of
 from lbw_policy.risk.running import BOUND
 from lbw_policy.risk.trees import SUM, Tree
 
@@ -22,6 +23,22 @@ HEALING = 0.1
 """Weight of a step after a fault that healed: it was no divergence, but trouble it was."""
 PENALTY = 10.0
 """Of the squared weights, against weighted rows."""
+FALLING = ("standard.grad_agreement", "standard.grad_agreement_mean")
+"""Features that lower the risk as they rise; all others raise it."""
+DIGITS = 9
+"""Decimals that are kept, so that the last bits of a machine's arithmetic are not in the file."""
+KNOTS: dict[str, tuple[float, ...]] = {
+    "standard.update_level": (3.0, 4.0),
+    "standard.update_excess": (1.0, 2.0),
+    "standard.weight_growth": (1.5,),
+    "standard.loss_height_mean": (0.3, 0.6),
+    "standard.loss_height_low": (0.5,),
+    "standard.loss_climb": (0.2,),
+    "standard.loss_climb_long": (0.3,),
+    "standard.overshoot_mean": (1.5,),
+    "standard.lr_jump": (0.7,),
+}
+"""Where features are cut into pieces with weights of their own: what is usual tells little, what is not, much."""
 FALLING = ("standard.grad_agreement", "standard.grad_agreement_mean")
 """Features that lower the risk as they rise; all others raise it."""
 DIGITS = 9
@@ -118,61 +135,37 @@ class Scaling:
 def fit_logistic(rows: Rows) -> Fitted:
     """Fit the weights of `risk.logistic.Logistic`: L2-penalised logistic regression, monotone in every feature.
 
-    Each feature is cut at its bends into pieces, which are standardised; their slopes keep the feature's sign. So the
-    answer rises however far a feature goes beyond what training runs had, and what one fault taught serves another.
+    Features are cut at their knots, pieces standardised, and the weights of a feature's pieces have its sign. So the
+    answer never falls as trouble grows beyond what training runs had, and what one fault taught serves another.
     """
     pieces = _pieces(rows.points)
     scaling = Scaling.of(Rows(pieces, rows.labels, rows.weights))
     weights, intercept = _minimise(scaling.scaled(pieces), rows)
-    slopes = weights / scaling.spreads
-    names = [*STANDARD_FEATURES, *(bend(feature, knot) for feature, knot in BENDS)]
-    moments = Scaling.of(Rows(_bent(rows.points), rows.labels, rows.weights))
-    # Spreads of 1 and more: what is scaled then stays within the bounds, and the sum monotone.
-    moments = Scaling(moments.means, np.maximum(moments.spreads, 1.0))
-    steps = _steps(slopes)
-    intercept += float(steps @ moments.means - slopes @ scaling.means)
-    found = np.round(steps * moments.spreads, DIGITS)
+    names = [name for feature in PLACES for name in names_of(feature, KNOTS.get(feature, ()))]
     state = {
         "counts": dict.fromkeys(names, float(len(rows.labels))),
-        "means": _rounded(names, moments.means),
-        "variances": _rounded(names, moments.spreads**2),
-        "weights": _rounded(names, found),
+        "means": _rounded(names, scaling.means),
+        "variances": _rounded(names, scaling.spreads**2),
+        "weights": _rounded(names, weights),
         "intercept": round(intercept, DIGITS),
-        "bends": [list(pair) for pair in BENDS],
+        "pieces": {feature: list(knots) for feature, knots in KNOTS.items()},
     }
-    return Fitted(state, lambda points: moments.scaled(_bent(points)) @ found + intercept)
-
-
-def _knots(feature: str) -> list[float]:
-    return sorted(knot for name, knot in BENDS if name == feature)
+    return Fitted(state, lambda points: scaling.scaled(_pieces(points)) @ weights + intercept)
 
 
 def _pieces(points: Floats) -> Floats:
-    """Return the rows with each feature cut at its bends: up to the first, between two, beyond the last."""
+    """Return the rows with each feature cut at its knots, as `risk.pieces` does."""
     columns = []
     for feature, place in PLACES.items():
-        column, edges = points[:, place], [*_knots(feature), np.inf]
+        column, edges = points[:, place], [*KNOTS.get(feature, ()), np.inf]
         columns.append(np.minimum(column, edges[0]))
         columns += [np.clip(column, low, high) - low for low, high in itertools.pairwise(edges)]
     return np.column_stack(columns)
 
 
 def _signs() -> list[int]:
-    return [-1 if feature in FALLING else 1 for feature in PLACES for _ in range(1 + len(_knots(feature)))]
-
-
-def _steps(slopes: Floats) -> Floats:
-    """Return the weights of features and bends from the slopes of the pieces: a bend has what the slope changes by."""
-    first: list[float] = []
-    changes: dict[tuple[str, float], float] = {}
-    at = 0
-    for feature in PLACES:
-        knots = _knots(feature)
-        own = slopes[at : at + 1 + len(knots)]
-        first.append(float(own[0]))
-        changes |= {(feature, knot): float(own[n + 1] - own[n]) for n, knot in enumerate(knots)}
-        at += len(own)
-    return np.array([*first, *(changes[pair] for pair in BENDS)])
+    pieces = {feature: 1 + len(KNOTS.get(feature, ())) for feature in PLACES}
+    return [-1 if feature in FALLING else 1 for feature, count in pieces.items() for _ in range(count)]
 
 
 def _minimise(scaled: Floats, rows: Rows) -> tuple[Floats, float]:
@@ -196,12 +189,6 @@ def _minimise(scaled: Floats, rows: Rows) -> tuple[Floats, float]:
 
 def _rounded(names: Sequence[str], values: Floats) -> dict[str, float]:
     return {name: round(float(value), DIGITS) for name, value in zip(names, values, strict=True)}
-
-
-def _bent(points: Floats) -> Floats:
-    """Return the rows with what each bend adds; NaN where its feature is absent."""
-    columns = [np.maximum(points[:, PLACES[feature]] - knot, 0.0) for feature, knot in BENDS]
-    return np.column_stack([points, *columns])
 
 
 def fit_trees(rows: Rows, *, trees: int = 40, leaves: int = 6, seed: int = 0) -> Fitted:
@@ -236,7 +223,7 @@ def fit_trees(rows: Rows, *, trees: int = 40, leaves: int = 6, seed: int = 0) ->
             "variances": {SUM: 1.0},
             "weights": {SUM: 1.0},
             "intercept": base,
-            "bends": [],
+            "pieces": {},
         },
     }
     return Fitted(state, lambda points: found.decision_function(np.where(np.isfinite(points), points, typical)))

@@ -72,7 +72,7 @@ def learn(start: Prior, runs: Sequence[Recorded], seed: int = 0) -> tuple[Prior,
 
     Labels are made as in a guarded run: from the losses, with the horizon's delay, censored around what a guard did.
     The weights stay within the model's radius of the prior that `start` goes back to. Thresholds move with the
-    highest hundredth of the scores of quiet ticks.
+    highest hundredth of the scores of calm ticks.
     """
     prior, told = evolve(start, base=start.base or start.digest), Told()
     for number, run in enumerate(runs):
@@ -82,7 +82,7 @@ def learn(start: Prior, runs: Sequence[Recorded], seed: int = 0) -> tuple[Prior,
         told.labels += model.standing.labels
         told.positives += model.standing.observed
         prior = evolve(prior, model=model.state_dict()["model"])
-    told.shift = _highest(prior, runs, seed) - _highest(start, runs, seed)
+    told.shift = _shift(start, prior, runs, seed)
     moved = tuple((budget, threshold + told.shift) for budget, threshold in prior.thresholds)
     return evolve(prior, thresholds=moved, origin={"learned from": told.runs, "labels": told.labels}), told
 
@@ -91,20 +91,24 @@ def _risk(prior: Prior) -> Risk:
     return Risk("learning", prior.horizon, (), True, prior.kind, 0.0, 1, 0.0)
 
 
-def _fold(model: RiskModel, run: Recorded) -> list[float]:
-    """Let a model live through a run; return the scores it gave."""
+def _fold(model: RiskModel, run: Recorded) -> list[tuple[float, bool]]:
+    """Let a model live through a run; return the scores it gave, and whether the tick was calm."""
     scores = []
     for tick, (values, touched) in enumerate(run.ticks()):
         model.assess(tick, values, {})
-        if model.score is not None:
-            scores.append(model.score)
+        score = model.score
         finite = not (values.get("nonfinite_grads") or values.get("nonfinite_params"))
         model.learn(tick, values.get("loss"), finite, touched)
+        if score is not None:
+            scores.append((score, not model.troubled))
     return scores
 
 
-def _highest(prior: Prior, runs: Sequence[Recorded], seed: int) -> float:
-    """Return the mean of the highest hundredth of the scores, over all runs."""
-    scores = [score for run in runs for score in _fold(RiskModel(_risk(prior), seed, prior), run)]
-    top = sorted(scores)[-max(int(_TOP * len(scores)), 1) :]
-    return statistics.fmean(top) if top else 0.0
+def _shift(before: Prior, after: Prior, runs: Sequence[Recorded], seed: int) -> float:
+    """Return by how much the higher scores of calm ticks have moved: the median over the highest hundredth of them."""
+    pairs = []
+    for run in runs:
+        told = [_fold(RiskModel(_risk(prior), seed, prior), run) for prior in (before, after)]
+        pairs += [(old, new - old) for (old, calm), (new, _) in zip(*told, strict=True) if calm]
+    top = sorted(pairs)[-max(int(_TOP * len(pairs)), 1) :]
+    return statistics.median(moved for _, moved in top) if top else 0.0

@@ -12,6 +12,7 @@ from river.utils import VectorDict
 
 from lbw_policy.errors import StateError
 from lbw_policy.risk import plain
+from lbw_policy.risk.pieces import Pieces, feature_of
 from lbw_policy.risk.scaling import Scaler
 
 KEPT = 0.1
@@ -29,9 +30,8 @@ class Logistic:
 
     Without a prior the scaler learns with the model, at rate 0.01. With one the scaler of its features is frozen,
     the rate is 0.001, and the weights stay within `RADIUS` of the prior's. Features that the prior does not know, a
-    policy's own, start at weight 0 under the same bound, and are scaled as the run shows them. A prior may bend a
-    feature: beyond a knot it has a weight of its own there, so that the sum need not be straight. Recipe:
-    `docs/risk.md`.
+    policy's own, start at weight 0 under the same bound, and are scaled as the run shows them. A prior may cut a
+    feature into pieces, each with a weight of its own. Recipe: `docs/risk.md`.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -40,8 +40,7 @@ class Logistic:
         self._anchor: dict[str, float] | None = None
         self._anchor_intercept = 0.0
         self._scaling = Scaler()
-        self._bends: tuple[tuple[str, str, float], ...] = ()
-        self._bent: dict[str, str] = {}
+        self._pieces = Pieces()
         # River annotates only part of its methods.
         self._regression: Any = LogisticRegression(optimizer=SGD(RATE), intercept_init=START, intercept_lr=RATE)
 
@@ -66,20 +65,11 @@ class Logistic:
             self._step(features, diverged, 1.0 / KEPT)
 
     def _scaled(self, features: Mapping[str, float]) -> dict[str, float]:
-        """Return the scaled features, and how far each goes beyond the bends it has."""
-        if not self._bends:
-            return self._scaling.scaled(features)
-        bent, get = dict(features), features.get
-        for name, feature, knot in self._bends:
-            value = get(feature)
-            if value is not None:
-                # NaN fails the comparison, and the scaler takes it for 0.
-                bent[name] = value - knot if value > knot else 0.0
-        return self._scaling.scaled(bent)
+        return self._scaling.scaled(self._pieces.cut(features))
 
     def _own(self, features: Mapping[str, float]) -> dict[str, float]:
         known = self._anchor or {}
-        return {name: value for name, value in features.items() if name not in known}
+        return {name: value for name, value in self._pieces.cut(features).items() if name not in known}
 
     def _step(self, features: Mapping[str, float], diverged: bool, weight: float) -> None:
         # INVARIANT: River sees only finite numbers; one NaN or 1e300 learned would stay for ever.
@@ -87,10 +77,10 @@ class Logistic:
         self._stay_near()
 
     def drivers(self, features: Mapping[str, float]) -> list[tuple[str, float]]:
-        """Return weight times scaled value of each feature, with its bends: its share of the log-odds."""
+        """Return weight times scaled value of each feature, over all its pieces: its share of the log-odds."""
         weights, shares = self._weights(), dict.fromkeys(features, 0.0)
         for name, value in self._scaled(features).items():
-            feature = self._bent.get(name, name)
+            feature = feature_of(name) if feature_of(name) in self._pieces.knots else name
             shares[feature] = shares.get(feature, 0.0) + weights.get(name, 0.0) * value
         return list(shares.items())
 
@@ -149,7 +139,7 @@ class Logistic:
             "seed": self._seed,
             "negatives": self._negatives,
             **self._scaling.state_dict(),
-            "bends": [[feature, knot] for _, feature, knot in self._bends],
+            "pieces": self._pieces.plain(),
             "weights": self._weights(),
             "intercept": float(self._regression.intercept),
             "anchor": None if self._anchor is None else dict(self._anchor),
@@ -173,23 +163,8 @@ class Logistic:
             message = "risk state: expected moments for each weight of the model, found none for some"
             raise StateError(message)
         self._scaling = scaling
-        self._bends = tuple(_bends(state))
-        self._bent = {name: feature for name, feature, _ in self._bends}
+        self._pieces = Pieces.of(state, "pieces")
         self._set(weights, plain.number(state, "intercept"))
-
-
-def bend(feature: str, knot: float) -> str:
-    """Return the name of what a feature has beyond a knot."""
-    return f"{feature}>{knot:g}"
-
-
-def _bends(state: object) -> Iterator[tuple[str, str, float]]:
-    for pair in plain.items(state, "bends"):
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-            message = f"risk state: expected a feature and a knot for each bend, found {pair!r:.60}"
-            raise StateError(message)
-        knot = plain.number({"knot": pair[1]}, "knot")
-        yield bend(pair[0], knot), pair[0], knot
 
 
 def _chance(seed: int, count: int) -> float:

@@ -115,6 +115,11 @@ class RiskModel:
         return None if self._pending is None else self._pending.score
 
     @property
+    def troubled(self) -> bool:
+        """True while the loss is above the bar of a divergence, or not finite."""
+        return self._labels.divergence.troubled
+
+    @property
     def standing(self) -> Standing:
         """How well it did in this run, over what has become known."""
         return self._record.standing()

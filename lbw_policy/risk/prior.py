@@ -20,6 +20,7 @@ from lbw_policy.risk import plain
 from lbw_policy.risk.alarm import LEAST_SCALE
 from lbw_policy.risk.calibration import Calibration
 from lbw_policy.risk.features import STANDARD_FEATURES
+from lbw_policy.risk.pieces import feature_of
 from lbw_policy.semantics.policy import Risk
 
 VERSION = 1
@@ -113,7 +114,7 @@ class Prior:
             message = "risk prior: expected a horizon, and budgets above 0 whose thresholds fall, found others"
             raise StateError(message)
         names = self.model.get("names") or self.model.get("anchor") or self.model.get("weights") or ()
-        strange = sorted({str(name).partition(">")[0] for name in names} - set(STANDARD_FEATURES))
+        strange = sorted({feature_of(str(name)) for name in names} - set(STANDARD_FEATURES))
         if strange:
             message = f"risk prior: expected the standard features, found `{printable(str(strange[0]))[:60]}`"
             raise StateError(message)

@@ -16,9 +16,10 @@ from lbw_policy.risk import MODELS, RiskModel, starting
 from lbw_policy.risk.alarm import SCORE_BOUND, log_odds
 from lbw_policy.risk.calibration import Calibration
 from lbw_policy.risk.features import STANDARD_FEATURES
+from lbw_policy.risk.pieces import feature_of
 from lbw_policy.risk.prior import MOST_BYTES, Prior, read_prior, shipped, write_prior
 
-BASE = {"counts": {}, "means": {}, "variances": {}, "weights": {}, "intercept": -5.0, "bends": []}
+BASE = {"counts": {}, "means": {}, "variances": {}, "weights": {}, "intercept": -5.0, "pieces": {}}
 
 
 def _prior() -> Prior:
@@ -37,7 +38,7 @@ def test_what_ships_is_sane(kind: str) -> None:
     model = RiskModel(risk(model=kind), prior=prior)
     assert model.threshold == prior.threshold(3e-4)
     assert len(json.dumps(model.state_dict())) < MOST_BYTES
-    names = {name.partition(">")[0] for name in prior.model.get("names") or prior.model["weights"]}
+    names = {feature_of(name) for name in prior.model.get("names") or prior.model["weights"]}
     assert names <= set(STANDARD_FEATURES)
     assert prior.origin["runs"] > 300
     assert not prior.base

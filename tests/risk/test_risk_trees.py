@@ -20,7 +20,7 @@ HEAD = {
     "variances": {SUM: 1.0},
     "weights": {SUM: 1.0},
     "intercept": -4.0,
-    "bends": [],
+    "pieces": {},
 }
 PRIOR = {"names": ["a", "b"], "typical": [0.0, 0.0], "trees": [STUMP.plain(), STUMP.plain()], "head": HEAD}
 
