@@ -28,7 +28,8 @@ class Intervention:
     steps or progress, share of layers). `values` are the signals' readings at that tick.
     `policy` is the policy's digest, `place` the rule's `path:line` and `why` the reason its author
     gave. `mode` is `act` or `shadow`. `fallback` names the actions asked for instead of a refused one,
-    "" where none was declared and the update went on without.
+    "" where none was declared and the update went on without. `drivers` has a line for each trusted risk that
+    the rule reads: which features raised it most, and by how much.
     """
 
     tick: int
@@ -49,6 +50,7 @@ class Intervention:
     mode: str = "act"
     why: str = ""
     fallback: str = ""
+    drivers: tuple[str, ...] = ()
 
     @property
     def instead(self) -> str:
@@ -121,7 +123,7 @@ def _counter(rows: object) -> Counter[tuple[str, str]]:
 def _record(item: object) -> Intervention:
     parts = saved.mapping(item)
     try:
-        tuples = {name: tuple(parts[name]) for name in ("evidence", "layers")}
+        tuples = {name: tuple(parts[name]) for name in ("evidence", "layers", "drivers")}
         return Intervention(**{**parts, **tuples})
     except (TypeError, KeyError) as error:
         raise StateError(f"expected a saved record, found {parts!r:.80}") from error

@@ -1,4 +1,4 @@
-"""Finds the grammar and the preset policies in a wheel, an editable install or a plain checkout."""
+"""Finds grammar, preset policies and priors in a wheel, an editable install or a plain checkout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def folder(kind: str) -> Path:
-    """Return the folder `grammar` or `policies`; in a wheel it lies inside the package, else beside it.
+    """Return the folder `grammar`, `policies` or `priors`; in a wheel it lies inside the package, else beside it.
 
     Raises:
         ResourceError: neither place has it.
@@ -24,6 +24,11 @@ def folder(kind: str) -> Path:
 def presets() -> dict[str, Path]:
     """Return the shipped policies by name, sorted."""
     return {path.stem: path for path in sorted(folder("policies").glob("*.lbw"))}
+
+
+def priors() -> dict[str, Path]:
+    """Return the shipped priors of risk models by the model's name, sorted."""
+    return {path.stem: path for path in sorted(folder("priors").glob("*.json"))}
 
 
 def code_pages() -> dict[str, Path]:

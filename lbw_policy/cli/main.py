@@ -20,6 +20,7 @@ COMMANDS = {
     "diff": ("lbw_policy.cli.diff", "tell what differs in meaning between two policies"),
     "demo": ("lbw_policy.cli.demo", "train a small GPT through seeded trouble, unguarded and guarded"),
     "prove": ("lbw_policy.cli.prove", "prove what a policy promises, for all inputs (extra `prove`)"),
+    "risk": ("lbw_policy.cli.risk", "train, evaluate and refine risk models on recorded runs"),
     "replay": ("lbw_policy.cli.replay", "run a policy over recorded telemetry"),
     "fmt": ("lbw_policy.cli.fmt", "write policy files in canonical layout"),
     "lsp": ("lbw_policy.cli.lsp", "serve editors: findings, hover, completion, formatting (extra `lsp`)"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lbw_policy.diagnostics import printable, render
-from lbw_policy.errors import PolicyError, TraceError
+from lbw_policy.errors import AttachError, PolicyError, StateError, TraceError
 from lbw_policy.semantics import MOST_BYTES, Policy, check_bytes, load
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--param", type=_param, action="append", default=[], metavar="NAME=VALUE", help="set a param of the policy"
     )
+    parser.add_argument("--prior", type=Path, metavar="PRIOR", help="start risk models from a file of `lbw risk learn`")
     parser.add_argument("--from", type=_tick, dest="start", metavar="TICK", help="show and count from this tick on")
     parser.add_argument("--until", type=_tick, metavar="TICK", help="end the replay with this tick")
 
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     except PolicyError as error:
         print(error, file=sys.stderr)
         return 2
-    except TraceError as error:
+    except (TraceError, StateError, AttachError) as error:
         for line in str(error).splitlines():
             print(f"lbw replay: error: {line}", file=sys.stderr)
         return 2
@@ -86,6 +87,7 @@ def _policy(word: str, params: dict[str, float]) -> Policy:
 def _replay(policy: Policy, arguments: argparse.Namespace) -> None:
     # River, which a learned risk needs, takes most of a second to import.
     from lbw_policy.cli.timeline import JsonLines, Tally, Text, summarise
+    from lbw_policy.risk import read_prior
     from lbw_policy.runtime.replaying import Binding, Replay, readings
     from lbw_policy.traces import read_trace
 
@@ -93,7 +95,8 @@ def _replay(policy: Policy, arguments: argparse.Namespace) -> None:
     binding = _bound(policy, trace)
     first, last = _range(trace, arguments)
     view: View = JsonLines(arguments.all) if arguments.format == "json" else Text(arguments.all)
-    replay, tally = Replay(policy, trace.first), Tally(first)
+    prior = None if arguments.prior is None else read_prior(arguments.prior)
+    replay, tally = Replay(policy, trace.first, prior=prior), Tally(first)
     _collect_seldom()
     began = time.perf_counter()
     _play(replay, islice(readings(policy, trace, binding), last - trace.first + 1), tally, view)

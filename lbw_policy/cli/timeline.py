@@ -78,7 +78,7 @@ def summarise(replay: Replay, trace: Trace, binding: Binding, tally: Tally, seco
         "levels": {level.name: tally.levels[level.name] for level in replay.policy.levels},
         "final_level": replay.session.level,
         "halted_at": tally.halted_at,
-        "risks": {risk.name: replay.deciding.status(risk.name) for risk in replay.policy.risks},
+        "risks": {risk.name: replay.deciding.standing(risk.name) for risk in replay.policy.risks},
         "columns": {**binding.signals},
         "absent": list(binding.absent),
     }
@@ -133,6 +133,7 @@ def _grant(grant: Grant, replay: Replay) -> dict[str, Any]:
         "left": grant.left,
         "fallback": grant.fallback,
         "evidence": replay.session.machine.evidence(grant.request.rule) if grant.starts else (),
+        "drivers": replay.drivers(grant.request.rule) if grant.starts else (),
     }
 
 
@@ -202,7 +203,7 @@ def _record(record: Intervention) -> str:
     amount = "" if record.granted is None else " " + _AMOUNTS.get(record.action, "{:.4g}").format(record.granted)
     reason = f" ({record.reason})" if record.reason else ""
     refused = record.outcome == Outcome.REFUSED.value
-    end = f", {record.instead}" if refused else _because(record.evidence)
+    end = f", {record.instead}" if refused else _because((*record.evidence, *record.drivers))
     return f"{record.action}{amount} {record.outcome}{reason}, {record.rule}{end}"
 
 

@@ -8,8 +8,9 @@ from lbw_policy.conformance.actions import Amounts, check_acting
 from lbw_policy.conformance.declarations import check_declaration
 from lbw_policy.conformance.findings import Finding, Findings
 from lbw_policy.conformance.functions import check_values
+from lbw_policy.conformance.models import check_model as check_living
 from lbw_policy.conformance.signals import check_measuring
-from lbw_policy.semantics.plugins import ActionPlugin, FunctionPlugin, SignalPlugin
+from lbw_policy.semantics.plugins import ActionPlugin, FunctionPlugin, ModelPlugin, SignalPlugin
 
 
 def check_signal(plugin: SignalPlugin) -> tuple[Finding, ...]:
@@ -44,6 +45,15 @@ def check_action(plugin: ActionPlugin, amounts: Amounts | None = None) -> tuple[
     return findings.all()
 
 
+def check_model(plugin: ModelPlugin) -> tuple[Finding, ...]:
+    """Return how a risk model breaks its contract, empty if it conforms; see `docs/plugins.md`."""
+    findings = Findings()
+    check_declaration(plugin, findings)
+    if callable(plugin.make):
+        check_living(plugin, findings)
+    return findings.all()
+
+
 def check(plugin: object, amounts: Amounts | None = None) -> tuple[Finding, ...]:
     """Return how a plugin of any kind breaks its contract; `amounts` are for actions."""
     match plugin:
@@ -53,8 +63,10 @@ def check(plugin: object, amounts: Amounts | None = None) -> tuple[Finding, ...]
             return check_function(plugin)
         case ActionPlugin():
             return check_action(plugin, amounts)
+        case ModelPlugin():
+            return check_model(plugin)
         case _:
-            kinds = "a `SignalPlugin`, a `FunctionPlugin` or an `ActionPlugin`"
+            kinds = "a `SignalPlugin`, a `FunctionPlugin`, an `ActionPlugin` or a `ModelPlugin`"
             return (Finding("is no plugin", f"expected {kinds}, found a `{type(plugin).__name__}`"),)
 
 

@@ -6,7 +6,7 @@ import re
 
 from lbw_policy.conformance.findings import Findings
 from lbw_policy.diagnostics import Source
-from lbw_policy.semantics.plugins import ActionPlugin, FunctionPlugin, Plugin, SignalPlugin, fault
+from lbw_policy.semantics.plugins import ActionPlugin, FunctionPlugin, ModelPlugin, Plugin, SignalPlugin, fault
 from lbw_policy.syntax.parser import parse
 
 MOST_CHARACTERS = 100
@@ -30,6 +30,8 @@ def _words(plugin: Plugin) -> tuple[object, ...]:
             return plugin.name, plugin.meaning, plugin.unit, plugin.need
         case FunctionPlugin():
             return plugin.name, plugin.meaning, plugin.unit
+        case ModelPlugin():
+            return plugin.name, plugin.meaning
         case _:
             return plugin.name, plugin.meaning, plugin.amount_unit
 
@@ -50,6 +52,8 @@ def _policy(plugin: Plugin) -> str:
             use = f"signal x = telemetry.{name}"
         case FunctionPlugin():
             use = f"let x = {name}(1)"
+        case ModelPlugin():
+            use = f"risk x {{ horizon 9 steps  features standard  model {name}  trust after 9 steps }}"
         case ActionPlugin():
             use = f"reflex x {{ when 1 > 2 do {name} }}\nlimits {{ {name} at most 1 per 9 steps }}"
     return f"lbw 1\npolicy p {{ }}\n{use}\n"

@@ -101,6 +101,8 @@ NAMES: Mapping[str, str] = {
     "warning": "severity: someone should look",
     "critical": "severity: someone must act",
     "logistic": "risk model: online logistic regression that starts from its shipped prior",
+    "trees": "risk model: boosted trees of the shipped prior, their sum refined online",
+    "anomaly": "risk model: distance from the quiet steps of this run, without a prior",
     "baseline": "risk model: a plain rule on the standard features, for comparison",
     "id": "a stable id, for audit and for comparing policies",
     "why": "the reason, kept in the record",

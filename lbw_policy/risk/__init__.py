@@ -2,6 +2,17 @@
 
 from lbw_policy.risk.features import HOLD, STANDARD_SOURCES
 from lbw_policy.risk.model import Assessment, RiskModel
-from lbw_policy.risk.registry import MODELS
+from lbw_policy.risk.prior import Prior, read_prior, starting
+from lbw_policy.risk.registry import MODELS, Model
 
-__all__ = ["HOLD", "MODELS", "STANDARD_SOURCES", "Assessment", "RiskModel"]
+__all__ = [
+    "HOLD",
+    "MODELS",
+    "STANDARD_SOURCES",
+    "Assessment",
+    "Model",
+    "Prior",
+    "RiskModel",
+    "read_prior",
+    "starting",
+]

@@ -1,7 +1,8 @@
 """Observation -> features: finite, bounded, scale-free, and made for one tick in tens of microseconds.
 
-The set follows an ablation on 421 small trainings (see `docs/risk.md`): the absolute update-to-weight
-ratio matters most; loss and gradient norm alone are no better than hand rules.
+The set was chosen by what foresees divergences on architectures and faults that a model has not seen; see
+`docs/risk.md`. How near the loss is to the bar of a divergence, how large updates are against the weights and against
+their own past, and whether consecutive gradients disagree carry most of it.
 """
 
 from __future__ import annotations
@@ -14,56 +15,55 @@ from attrs import Factory, define
 
 from lbw_policy.errors import StateError
 from lbw_policy.risk import plain
-from lbw_policy.risk.running import LARGEST, Track, bounded, compressed, usable
-
-_CORE = ("loss", "grad_norm", "update_ratio")
-_MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
-_TRACKED = (*_CORE, "layer", "param_norm", "curvature", "activation_variance", "activation_outliers", "activation_max")
+from lbw_policy.risk.height import Height
+from lbw_policy.risk.running import LARGEST, Faded, Past, Track, bounded, compressed, usable
 
 STANDARD_SOURCES: tuple[str, ...] = (
     "loss",
+    "lr",
     "grad_norm",
-    "grad_norm_max",
+    "grad_agreement",
     "update_ratio",
     "param_norm",
-    "curvature",
-    "activation_variance",
-    "activation_outliers",
-    "activation_max",
+    "overshoot",
     "nonfinite_grads",
     "nonfinite_params",
 )
 """The built-in signals (keys of `semantics.signals.SIGNALS`) that the standard features read."""
 
-STANDARD_FEATURES: tuple[str, ...] = tuple(
-    f"standard.{name}"
-    for name in (
+_MADE_FROM: dict[str, tuple[str, ...]] = {
+    "loss": (
         "loss_surprise",
-        "loss_trend",
-        "loss_creep",
-        "loss_lost",
-        "grad_surprise",
-        "grad_trend",
-        "grad_creep",
-        "grad_gap",
-        "layer_surprise",
-        "update_surprise",
-        "update_trend",
-        "update_level",
-        "update_peak",
-        "weight_trend",
-        "curvature_surprise",
-        "activation_variance_surprise",
-        "activation_outliers_surprise",
-        "activation_max_surprise",
-    )
-)
+        "loss_rise",
+        "loss_above",
+        "loss_height",
+        "loss_height_low",
+        "loss_height_mean",
+        "loss_climb",
+        "loss_climb_long",
+    ),
+    "lr": ("lr_jump",),
+    "grad_norm": ("grad_surprise", "grad_trend"),
+    "grad_agreement": ("grad_agreement", "grad_agreement_mean"),
+    "update_ratio": ("update_level", "update_surprise", "update_excess"),
+    "param_norm": ("weight_growth",),
+    "overshoot": ("overshoot_mean",),
+}
+_MADE_FROM = {source: tuple(f"standard.{name}" for name in names) for source, names in _MADE_FROM.items()}
+
+STANDARD_FEATURES: tuple[str, ...] = tuple(name for names in _MADE_FROM.values() for name in names)
 """Names of the standard features; the prefix keeps them apart from a policy's own."""
 
 HOLD = 32
 """Ticks a feature stands after its source last had a reading; then it is absent, which a model takes as average."""
+READY = 3
+"""Ticks with a feature before a model is asked."""
+_MUST_BE_FINITE = ("loss", "grad_norm", "param_norm")
 _USUAL_RATIO = 1e-3
-_FADE = 0.05
+_QUICK, _SLOW = 0.2, 0.005
+_FEW, _GROWTH = 6, 100.0
+_MOST_OVERSHOOT = 6.0
+_FORGOTTEN = 0.002
 
 
 def non_finite(values: Mapping[str, float | None]) -> bool:
@@ -91,133 +91,128 @@ def _logarithm(value: float | None) -> float | None:
     return math.log(number) if number is not None and number > 0.0 else None
 
 
-def _readings(values: Mapping[str, float | None]) -> tuple[float | None, ...]:
-    """Return one reading per name in `_TRACKED`, in its order: logarithms where the scale is a ratio's."""
-    get = values.get
-    grad, largest = _logarithm(get("grad_norm")), _logarithm(get("grad_norm_max"))
-    outliers = usable(get("activation_outliers"))
-    return (
-        usable(get("loss")),
-        grad,
-        _logarithm(get("update_ratio")),
-        None if grad is None or largest is None else largest - grad,
-        _logarithm(get("param_norm")),
-        usable(get("curvature")),
-        _logarithm(get("activation_variance")),
-        None if outliers is None else math.log(max(outliers, 0.0) + 1e-4),
-        _logarithm(get("activation_max")),
-    )
-
-
-def _tracks() -> dict[str, Track]:
-    tracks = {name: Track() for name in _TRACKED}
-    tracks["loss"] = Track(relative=1e-3, absolute=1e-12)
-    tracks["curvature"] = Track(relative=1e-3, absolute=1e-12)
-    tracks["param_norm"] = Track(absolute=1e-4)
-    return tracks
-
-
 @define
 class StandardFeatures:
     """The standard features of a run; fed once a tick, each feature judged against the ticks before."""
 
-    tracks: dict[str, Track] = Factory(_tracks)
+    losses: Track = Factory(lambda: Track(relative=1e-3, absolute=1e-12))
+    height: Height = Factory(Height)
+    grads: Track = Factory(Track)
+    updates: Track = Factory(Track)
+    fast_losses: Past = Factory(lambda: Past(_FEW))
+    above: Past = Factory(lambda: Past(16))
+    weights: Past = Factory(lambda: Past(_FEW))
+    agreement: Faded = Factory(lambda: Faded(_QUICK))
+    overshoot: Faded = Factory(lambda: Faded(_QUICK))
+    usual_update: float | None = None
+    usual_lr: float | None = None
+    seen: int = 0
     latest: dict[str, float] = Factory(dict)
     age: dict[str, int] = Factory(dict)
-    first: float | None = None
-    lowest: float | None = None
-    peak: float | None = None
 
     @property
     def ready(self) -> bool:
-        """True once loss, gradient norm or update ratio has a baseline."""
-        tracks = self.tracks
-        return tracks["loss"].warm or tracks["grad_norm"].warm or tracks["update_ratio"].warm
+        """True once some features have stood for a few ticks."""
+        return self.seen >= READY
 
     def update(self, values: Mapping[str, float | None]) -> dict[str, float]:
         """Take one tick's readings and return the features that stand, each in [-8, 8]."""
-        age = self.age
-        for (name, track), reading in zip(self.tracks.items(), _readings(values), strict=True):
-            if reading is None:
-                if name in age:
-                    self._miss(name)
-            elif track.push(reading):
-                age[name] = 0
-                self._note(name, reading, track)
+        get = values.get
+        self._take("loss", usable(get("loss")), self._loss)
+        self._take("lr", _logarithm(get("lr")), self._lr)
+        self._take("grad_norm", _logarithm(get("grad_norm")), self._grad)
+        self._take("grad_agreement", usable(get("grad_agreement")), self._agreement)
+        self._take("update_ratio", _logarithm(get("update_ratio")), self._update_ratio)
+        self._take("param_norm", _logarithm(get("param_norm")), self._param_norm)
+        self._take("overshoot", usable(get("overshoot")), self._overshoot)
+        self.seen += bool(self.latest)
         return dict(self.latest)
 
-    def _miss(self, name: str) -> None:
-        self.age[name] += 1
-        if self.age[name] > HOLD:
-            del self.age[name]
-            for feature in _FEATURES_OF[name]:
-                self.latest.pop(feature, None)
+    def _take(self, source: str, reading: float | None, note: Any) -> None:  # noqa: ANN401 - one of the methods below
+        age = self.age
+        if reading is not None:
+            age[source] = 0
+            note(reading)
+        elif source in age:
+            age[source] += 1
+            if age[source] > HOLD:
+                del age[source]
+                for feature in _MADE_FROM[source]:
+                    self.latest.pop(feature, None)
 
-    def _note(self, name: str, reading: float, track: Track) -> None:
-        latest = self.latest
-        if name == "loss":
+    def _loss(self, loss: float) -> None:
+        latest, track = self.latest, self.losses
+        self.height.push(loss)
+        latest["standard.loss_height"] = self.height.now
+        latest["standard.loss_height_low"] = self.height.low
+        latest["standard.loss_height_mean"] = self.height.mean
+        latest["standard.loss_climb"] = self.height.climb
+        latest["standard.loss_climb_long"] = self.height.climb_long
+        if track.push(loss):
+            self.fast_losses.push(track.fast)
+            self.above.push(float(loss > track.mean))
             latest["standard.loss_surprise"] = track.surprise
-            latest["standard.loss_trend"] = track.trend
-            latest["standard.loss_creep"] = track.creep
-            latest["standard.loss_lost"] = self._lost()
-        elif name == "grad_norm":
-            latest["standard.grad_surprise"] = track.surprise
-            latest["standard.grad_trend"] = track.trend
-            latest["standard.grad_creep"] = track.creep
-            latest["standard.grad_gap"] = track.gap
-        elif name == "update_ratio":
-            level = bounded(reading - math.log(_USUAL_RATIO))
-            latest["standard.update_surprise"] = track.surprise
-            latest["standard.update_trend"] = track.trend
-            latest["standard.update_level"] = level
-            latest["standard.update_peak"] = self._peaked(level)
-        elif name == "param_norm":
-            latest["standard.weight_trend"] = track.trend
-        else:
-            latest[_FEATURES_OF[name][0]] = track.surprise
+            latest["standard.loss_rise"] = compressed((track.fast - self.fast_losses.oldest) / track.spread())
+            latest["standard.loss_above"] = self.above.mean
 
-    def _lost(self) -> float:
-        """Return how much of the progress made so far the recent loss has given back (0: none, 1: all)."""
-        track = self.tracks["loss"]
-        if self.first is None or self.lowest is None:
-            self.first, self.lowest = track.mean, track.fast
-        self.lowest = min(self.lowest, track.fast)
-        return compressed((track.fast - self.lowest) / (max(self.first - self.lowest, 0.0) + track.spread()))
+    def _lr(self, rate: float) -> None:
+        """Compare with what was usual: a reference that follows a rise in some ten ticks, a fall over hundreds."""
+        usual = rate if self.usual_lr is None else self.usual_lr
+        self.latest["standard.lr_jump"] = bounded(rate - usual)
+        followed = usual + _QUICK * (rate - usual) if rate > usual else rate
+        self.usual_lr = max(usual - _FORGOTTEN, followed)
 
-    def _peaked(self, level: float) -> float:
-        peak = self.peak
-        self.peak = level if peak is None or level >= peak else peak + _FADE * (level - peak)
-        return self.peak
+    def _grad(self, norm: float) -> None:
+        if self.grads.push(norm):
+            self.latest["standard.grad_surprise"] = self.grads.surprise
+            self.latest["standard.grad_trend"] = self.grads.trend
+
+    def _agreement(self, cosine: float) -> None:
+        cosine = max(-1.0, min(1.0, cosine))
+        self.latest["standard.grad_agreement"] = cosine
+        self.latest["standard.grad_agreement_mean"] = self.agreement.push(cosine)
+
+    def _update_ratio(self, ratio: float) -> None:
+        latest = self.latest
+        latest["standard.update_level"] = bounded(ratio - math.log(_USUAL_RATIO))
+        if self.updates.push(ratio):
+            usual = self.updates.mean if self.usual_update is None else self.usual_update
+            self.usual_update = usual + _SLOW * max(-1.0, min(1.0, ratio - usual))
+            latest["standard.update_surprise"] = self.updates.surprise
+            latest["standard.update_excess"] = bounded(ratio - self.usual_update)
+
+    def _param_norm(self, norm: float) -> None:
+        self.weights.push(norm)
+        self.latest["standard.weight_growth"] = compressed(_GROWTH * (norm - self.weights.oldest))
+
+    def _overshoot(self, overshoot: float) -> None:
+        held = max(-_MOST_OVERSHOOT, min(_MOST_OVERSHOOT, overshoot))
+        self.latest["standard.overshoot_mean"] = self.overshoot.push(held)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the baselines and the features that stand as plain data."""
         return {
-            "tracks": {name: track.state_dict() for name, track in self.tracks.items()},
+            "parts": {name: getattr(self, name).state_dict() for name in _PARTS},
             "latest": dict(self.latest),
             "age": dict(self.age),
-            "marks": {"first": self.first, "lowest": self.lowest, "peak": self.peak},
+            "usual": {"update": self.usual_update, "lr": self.usual_lr},
+            "seen": self.seen,
         }
 
     def load_state_dict(self, state: object) -> None:
         """Take over saved baselines; raise `StateError` where they are damaged."""
-        saved = plain.entry(state, "tracks")
-        for name, track in self.tracks.items():
-            track.load_state_dict(plain.entry(saved, name))
+        saved = plain.entry(state, "parts")
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(plain.entry(saved, name))
         self.latest = plain.named_numbers(state, "latest")
         self.age = {name: int(age) for name, age in plain.named_numbers(state, "age").items()}
-        if not (set(self.age) <= set(_TRACKED) and set(self.latest) <= set(STANDARD_FEATURES)):
+        if not (set(self.age) <= set(_MADE_FROM) and set(self.latest) <= set(STANDARD_FEATURES)):
             message = "risk state: expected the standard features, found other names"
             raise StateError(message)
-        marks = plain.entry(state, "marks")
-        self.first, self.lowest, self.peak = (plain.optional_number(marks, key) for key in ("first", "lowest", "peak"))
+        usual = plain.entry(state, "usual")
+        self.usual_update, self.usual_lr = (plain.optional_number(usual, key) for key in ("update", "lr"))
+        self.seen = plain.natural(state, "seen")
 
 
-_SPELLING = {"grad_norm": "grad", "update_ratio": "update", "param_norm": "weight"}
-_FEATURES_OF: dict[str, tuple[str, ...]] = {
-    name: tuple(
-        feature
-        for feature in STANDARD_FEATURES
-        if feature.removeprefix("standard.").rpartition("_")[0] == _SPELLING.get(name, name)
-    )
-    for name in _TRACKED
-}
+_PARTS = ("losses", "height", "grads", "updates", "fast_losses", "above", "weights", "agreement", "overshoot")
+"""The attributes that have a memory of their own."""

@@ -96,8 +96,12 @@ class Labels:
         """Let a tick wait for its label, after its own outcome was observed; a tick in trouble is left out."""
         if self.divergence.troubled:
             return
-        sample.censored = self.censored_until is not None and sample.tick <= self.censored_until
+        sample.censored = self.censors(sample.tick)
         self.waiting.append(sample)
+
+    def censors(self, tick: int) -> bool:
+        """Tell whether an intervention hides what would have become of a tick."""
+        return self.censored_until is not None and tick <= self.censored_until
 
     def _bridge(self, tick: int) -> None:
         if self.last is not None and tick <= self.last:

@@ -1,9 +1,9 @@
-"""The default model: River's standard scaler and logistic regression, online, its memory plain data."""
+"""The default model: River's logistic regression on scaled features, online, its memory plain data."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from river.linear_model import LogisticRegression
@@ -12,6 +12,7 @@ from river.utils import VectorDict
 
 from lbw_policy.errors import StateError
 from lbw_policy.risk import plain
+from lbw_policy.risk.pieces import Pieces, feature_of
 from lbw_policy.risk.scaling import Scaler
 
 KEPT = 0.1
@@ -27,8 +28,10 @@ would wear it down (5_000 of them took the answer to a risky point from 0.79 to 
 class Logistic:
     """River's `StandardScaler | LogisticRegression` (SGD), bounded on both sides of the scaler.
 
-    Without a prior the scaler learns with the model, at rate 0.01. With one the scaler is frozen, the rate is
-    0.001, and the weights stay within `RADIUS` of the prior's. Recipe: `docs/risk.md`.
+    Without a prior the scaler learns with the model, at rate 0.01. With one the scaler of its features is frozen,
+    the rate is 0.001, and the weights stay within `RADIUS` of the prior's. Features that the prior does not know, a
+    policy's own, start at weight 0 under the same bound, and are scaled as the run shows them. A prior may cut a
+    feature into pieces, each with a weight of its own. Recipe: `docs/risk.md`.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -36,7 +39,8 @@ class Logistic:
         self._negatives = 0
         self._anchor: dict[str, float] | None = None
         self._anchor_intercept = 0.0
-        self._scaler = Scaler()
+        self._scaling = Scaler()
+        self._pieces = Pieces()
         # River annotates only part of its methods.
         self._regression: Any = LogisticRegression(optimizer=SGD(RATE), intercept_init=START, intercept_lr=RATE)
 
@@ -47,13 +51,12 @@ class Logistic:
 
     def predict(self, features: Mapping[str, float]) -> float:
         """Return the probability of divergence; before any learning 0.7 %."""
-        answer = self._regression.predict_proba_one(self._scaler.scaled(features))
+        answer = self._regression.predict_proba_one(self._scaled(features))
         return float(answer.get(True, 0.0))
 
     def learn(self, features: Mapping[str, float], diverged: bool) -> None:
         """Take one gradient step on a positive, or on a tenth of the negatives with ten times the weight."""
-        if self._anchor is None:
-            self._scaler.learn(features)
+        self._scaling.learn(features if self._anchor is None else self._own(features))
         if diverged:
             self._step(features, diverged, 1.0)
             return
@@ -61,33 +64,48 @@ class Logistic:
         if _chance(self._seed, self._negatives) < KEPT:
             self._step(features, diverged, 1.0 / KEPT)
 
+    def _scaled(self, features: Mapping[str, float]) -> dict[str, float]:
+        return self._scaling.scaled(self._pieces.cut(features))
+
+    def _own(self, features: Mapping[str, float]) -> dict[str, float]:
+        known = self._anchor or {}
+        return {name: value for name, value in self._pieces.cut(features).items() if name not in known}
+
     def _step(self, features: Mapping[str, float], diverged: bool, weight: float) -> None:
         # INVARIANT: River sees only finite numbers; one NaN or 1e300 learned would stay for ever.
-        scaled = self._scaler.scaled(features)
-        if self._anchor is not None:
-            # A weight the prior does not know would grow without a bound.
-            scaled = {name: value for name, value in scaled.items() if name in self._anchor}
-        self._regression.learn_one(scaled, diverged, w=weight)
+        self._regression.learn_one(self._scaled(features), diverged, w=weight)
         self._stay_near()
 
     def drivers(self, features: Mapping[str, float]) -> list[tuple[str, float]]:
-        """Return weight times scaled value of each feature: its share of the log-odds."""
-        weights = self._weights()
-        return [(name, weights.get(name, 0.0) * value) for name, value in self._scaler.scaled(features).items()]
+        """Return weight times scaled value of each feature, over all its pieces: its share of the log-odds."""
+        weights, shares = self._weights(), dict.fromkeys(features, 0.0)
+        for name, value in self._scaled(features).items():
+            feature = feature_of(name) if feature_of(name) in self._pieces.knots else name
+            shares[feature] = shares.get(feature, 0.0) + weights.get(name, 0.0) * value
+        return list(shares.items())
+
+    def distance(self) -> float:
+        """Return how far weights and intercept have come from the prior's; 0 without one."""
+        if self._anchor is None:
+            return 0.0
+        return math.hypot(self._regression.intercept - self._anchor_intercept, *(gap for _, _, gap in self._gaps()))
 
     def _weights(self) -> dict[str, float]:
         return {name: float(weight) for name, weight in self._regression.weights.items()}
 
+    def _gaps(self) -> Iterator[tuple[str, float, float]]:
+        """Yield each weight's name, its start, and how far it is from there."""
+        weights, anchor = self._weights(), self._anchor or {}
+        for name in anchor | weights:
+            start = anchor.get(name, 0.0)
+            yield name, start, weights.get(name, 0.0) - start
+
     def _stay_near(self) -> None:
-        if self._anchor is None:
-            return
-        weights = self._weights()
-        shift = self._regression.intercept - self._anchor_intercept
-        gaps = {name: weights.get(name, 0.0) - start for name, start in self._anchor.items()}
-        distance = math.sqrt(shift * shift + sum(gap * gap for gap in gaps.values()))
+        distance = self.distance()
         if distance > RADIUS:
             share = RADIUS / distance
-            moved = {name: start + share * gaps[name] for name, start in self._anchor.items()}
+            shift = self._regression.intercept - self._anchor_intercept
+            moved = {name: start + share * gap for name, start, gap in self._gaps()}
             self._set(moved, self._anchor_intercept + share * shift)
 
     def _set(self, weights: Mapping[str, float], intercept: float) -> None:
@@ -96,9 +114,18 @@ class Logistic:
         self._regression.intercept = intercept
 
     def load_prior(self, prior: Mapping[str, Any]) -> None:
-        """Start from earlier runs' weights: they become the anchor, the scaler is frozen, the rate is small."""
+        """Start from earlier runs' weights; their anchor, else they themselves, bound what is learned from now on.
+
+        The scaler is frozen and the rate small. Raises `StateError` where the weights lie beyond the bound.
+        """
         self._restore(prior)
         self._anchor, self._anchor_intercept = self._weights(), self._regression.intercept
+        if prior.get("anchor") is not None:
+            self._anchor = plain.named_numbers(prior, "anchor")
+            self._anchor_intercept = plain.number(prior, "anchor_intercept")
+        if self.distance() > RADIUS * 1.001:
+            message = f"risk prior: expected weights within {RADIUS:g} of those it started from, found others"
+            raise StateError(message)
         self._slow_down()
 
     def _slow_down(self) -> None:
@@ -108,13 +135,11 @@ class Logistic:
 
     def state_dict(self) -> dict[str, Any]:
         """Return scaler, weights and anchor as plain data; rebuilt from it the model answers bit for bit alike."""
-        moments = self._scaler.moments
         return {
             "seed": self._seed,
             "negatives": self._negatives,
-            "counts": {name: count for name, (count, _, _) in moments.items()},
-            "means": {name: mean for name, (_, mean, _) in moments.items()},
-            "variances": {name: variance for name, (_, _, variance) in moments.items()},
+            **self._scaling.state_dict(),
+            "pieces": self._pieces.plain(),
             "weights": self._weights(),
             "intercept": float(self._regression.intercept),
             "anchor": None if self._anchor is None else dict(self._anchor),
@@ -132,13 +157,13 @@ class Logistic:
             self._slow_down()
 
     def _restore(self, state: object) -> None:
-        counts, means = plain.named_numbers(state, "counts"), plain.named_numbers(state, "means")
-        variances, weights = plain.named_numbers(state, "variances"), plain.named_numbers(state, "weights")
-        sane = counts.keys() == means.keys() == variances.keys() and weights.keys() <= counts.keys()
-        if not sane or min([*counts.values(), *variances.values()], default=0.0) < 0.0:
-            message = "risk state: expected one count, mean and variance of 0 or more per feature of the model"
+        scaling, weights = Scaler(), plain.named_numbers(state, "weights")
+        scaling.load_state_dict(state)
+        if not weights.keys() <= scaling.moments.keys():
+            message = "risk state: expected moments for each weight of the model, found none for some"
             raise StateError(message)
-        self._scaler = Scaler({name: (int(count), means[name], variances[name]) for name, count in counts.items()})
+        self._scaling = scaling
+        self._pieces = Pieces.of(state, "pieces")
         self._set(weights, plain.number(state, "intercept"))
 
 

@@ -30,6 +30,15 @@ def whole(state: object, key: str) -> int:
     return value
 
 
+def natural(state: object, key: str) -> int:
+    """Return `state[key]` as an int of 0 or more; raise `StateError` otherwise."""
+    value = whole(state, key)
+    if value < 0:
+        message = f"risk state: expected 0 or more in `{key}`, found {value}"
+        raise StateError(message)
+    return value
+
+
 def truth(state: object, key: str) -> bool:
     """Return `state[key]` as a bool; raise `StateError` otherwise."""
     value = entry(state, key)
@@ -60,6 +69,24 @@ def items(state: object, key: str) -> list[Any]:
 def numbers(state: object, key: str) -> list[float]:
     """Return `state[key]` as a list of finite floats; raise `StateError` otherwise."""
     return [_finite(value, key) for value in items(state, key)]
+
+
+def mapping(state: object, key: str) -> Mapping[str, Any]:
+    """Return `state[key]` as a mapping of names; raise `StateError` otherwise."""
+    value = entry(state, key)
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        message = f"risk state: expected entries by name in `{key}`, found {_spell(value)}"
+        raise StateError(message)
+    return value
+
+
+def exactly(state: object, key: str, count: int) -> list[float]:
+    """Return `state[key]` as a list of so many finite floats; raise `StateError` otherwise."""
+    found = numbers(state, key)
+    if len(found) != count:
+        message = f"risk state: expected {count} numbers in `{key}`, found {len(found)}"
+        raise StateError(message)
+    return found
 
 
 def named_numbers(state: object, key: str) -> dict[str, float]:

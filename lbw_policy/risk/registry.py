@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+from lbw_policy.errors import AttachError
 from lbw_policy.risk.baseline import Baseline
+from lbw_policy.semantics.plugins import ModelPlugin, usable
 
 _NOT_OURS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
@@ -47,13 +49,48 @@ def _logistic(seed: int) -> Model:
     return Logistic(seed)
 
 
+def _trees(seed: int) -> Model:
+    from lbw_policy.risk.trees import Trees
+
+    return Trees(seed)
+
+
+def _anomaly(seed: int) -> Model:
+    from lbw_policy.risk.anomaly import Anomaly
+
+    del seed
+    return Anomaly()
+
+
 def _baseline(seed: int) -> Model:
     del seed
     return Baseline()
 
 
-MODELS: dict[str, Callable[[int], Model]] = {"logistic": _logistic, "baseline": _baseline}
-"""Makers of models by the name a policy uses; each takes the seed of its random choices."""
+MODELS: dict[str, Callable[[int], Model]] = {
+    "logistic": _logistic,
+    "trees": _trees,
+    "anomaly": _anomaly,
+    "baseline": _baseline,
+}
+"""Makers of the built-in models by the name a policy uses; each takes the seed of its random choices."""
+
+
+def make(name: str, seed: int) -> Model:
+    """Return a new model, built in or a plugin's.
+
+    Raises `KeyError` where there is none of that name, `AttachError` where a plugin cannot make its own.
+    """
+    if name in MODELS:
+        return MODELS[name](seed)
+    plugin = usable(ModelPlugin, name)
+    if plugin is None:
+        raise KeyError(name)
+    try:
+        return cast(Model, plugin.make(seed))
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise AttachError(f"the risk model `{name}` of a plugin cannot be made: {text:.200}") from error
 
 
 def ask(model: Model, features: Mapping[str, float]) -> float | None:

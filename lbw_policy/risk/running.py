@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import deque
 from typing import Any
 
-from attrs import Factory, define
+from attrs import Factory, define, field
 
 from lbw_policy.errors import StateError
 from lbw_policy.risk import plain
@@ -17,7 +18,6 @@ BOUND = 8.0
 """No feature leaves `[-BOUND, BOUND]`."""
 _SLOW, _FAST = 0.02, 0.2
 _HELD = 3.0
-_SLACK, _CEILING = 0.5, 50.0
 LARGEST = 1e100
 """Readings are clamped to this, so that their squares are finite."""
 _NEAR = 2900.0
@@ -50,13 +50,64 @@ def usable(value: float | None) -> float | None:
 
 
 @define
+class Past:
+    """The last values of a stream, oldest first, at most `length`."""
+
+    length: int
+    values: deque[float] = field(default=Factory(lambda self: deque(maxlen=self.length), takes_self=True))
+
+    @property
+    def oldest(self) -> float:
+        """The oldest value that is kept."""
+        return self.values[0]
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return sum(self.values) / len(self.values)
+
+    def push(self, value: float) -> None:
+        """Append a finite value."""
+        self.values.append(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values as plain data."""
+        return {"values": list(self.values)}
+
+    def load_state_dict(self, state: object) -> None:
+        """Take over saved values; raise `StateError` where they are damaged."""
+        self.values = deque(plain.numbers(state, "values"), maxlen=self.length)
+
+
+@define
+class Faded:
+    """An exponentially weighted mean of a bounded stream; the first value starts it."""
+
+    rate: float
+    value: float | None = None
+
+    def push(self, value: float) -> float:
+        """Take in a finite value and return the mean."""
+        self.value = value if self.value is None else self.value + self.rate * (value - self.value)
+        return self.value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the mean as plain data."""
+        return {"value": self.value}
+
+    def load_state_dict(self, state: object) -> None:
+        """Take over a saved mean; raise `StateError` where it is damaged."""
+        self.value = plain.optional_number(state, "value")
+
+
+@define
 class Track:
-    """A winsorised exponentially weighted mean and variance, with a fast mean and a cusum beside them.
+    """A winsorised exponentially weighted mean and variance, with a fast mean beside them.
 
     A reading counts at most 3 spreads from the mean, so one reading moves the mean by at most 0.06 spreads
     and the variance by at most a factor 1.16: nothing poisons it, and a lasting change is still learned.
-    The spread never falls below `relative * |mean|` nor below `absolute`. `surprise`, `trend`, `creep` and `gap`
-    tell how far the last judged reading lay from the baseline before it: all scale-free, all within +-BOUND.
+    The spread never falls below `relative * |mean|` nor below `absolute`. `surprise` and `trend` tell how far the
+    last judged reading lay from the baseline before it: both scale-free, both within +-BOUND.
     """
 
     relative: float = 0.0
@@ -66,10 +117,8 @@ class Track:
     mean: float = 0.0
     variance: float = 0.0
     fast: float = 0.0
-    climb: float = 0.0
     _z: float = 0.0
     _lead: float = 0.0
-    _distance: float = 0.0
 
     @property
     def surprise(self) -> float:
@@ -81,31 +130,18 @@ class Track:
         """The compressed z-score of a fast mean against the slow one."""
         return compressed(self._lead)
 
-    @property
-    def creep(self) -> float:
-        """The log of an upward cusum of z (Page 1954, slack 0.5)."""
-        return math.log1p(self.climb)
-
-    @property
-    def gap(self) -> float:
-        """The plain difference from the baseline."""
-        return bounded(self._distance)
-
     def push(self, value: float) -> bool:
         """Judge a finite reading against those before it, then learn it; False while warming up."""
         if not self.warm:
             self._begin(value)
             return False
         mean, spread = self.mean, self.spread()
-        distance = self._distance = value - mean
-        z = self._z = distance / spread
+        z = self._z = (value - mean) / spread
         held = _HELD if z > _HELD else -_HELD if z < -_HELD else z
         near = BOUND if z > BOUND else -BOUND if z < -BOUND else z
         fast = self.fast
         fast = self.fast = fast + _FAST * (mean + near * spread - fast)
         self._lead = (fast - mean) / spread
-        climb = self.climb + held - _SLACK
-        self.climb = 0.0 if climb < 0.0 else min(climb, _CEILING)
         self.mean = mean + _SLOW * held * spread
         step = held * spread
         self.variance += _SLOW * (step * step - self.variance)
@@ -128,15 +164,15 @@ class Track:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the baseline as plain data."""
-        moments = [self.mean, self.variance, self.fast, self.climb]
+        moments = [self.mean, self.variance, self.fast]
         return {"early": list(self.early), "warm": self.warm, "moments": moments}
 
     def load_state_dict(self, state: object) -> None:
         """Take over a saved baseline; raise `StateError` where it is damaged."""
         moments, early = plain.numbers(state, "moments"), plain.numbers(state, "early")
-        sane = len(moments) == 4 and len(early) < WARM and min(moments[1], moments[3]) >= 0.0
+        sane = len(moments) == 3 and len(early) < WARM and moments[1] >= 0.0
         if not sane or max(abs(each) for each in (*moments, *early)) > 1e250:
-            message = f"risk state: expected a baseline's four moments, found {moments}"
+            message = f"risk state: expected a baseline's three moments, found {moments}"
             raise StateError(message)
         self.early, self.warm = early, plain.truth(state, "warm")
-        self.mean, self.variance, self.fast, self.climb = moments
+        self.mean, self.variance, self.fast = moments

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from lbw_policy.errors import StateError
+from lbw_policy.risk import plain
 from lbw_policy.risk.running import BOUND, bounded
 
 
@@ -39,6 +42,24 @@ class Scaler:
             value = (value - known[1]) / known[2] ** 0.5 if known[2] else 0.0
             found[name] = value if -BOUND <= value <= BOUND else bounded(value)
         return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the moments as plain data."""
+        return {
+            "counts": {name: count for name, (count, _, _) in self.moments.items()},
+            "means": {name: mean for name, (_, mean, _) in self.moments.items()},
+            "variances": {name: variance for name, (_, _, variance) in self.moments.items()},
+        }
+
+    def load_state_dict(self, state: object) -> None:
+        """Take over saved moments; raise `StateError` where they are damaged."""
+        counts, means = plain.named_numbers(state, "counts"), plain.named_numbers(state, "means")
+        variances = plain.named_numbers(state, "variances")
+        sane = counts.keys() == means.keys() == variances.keys()
+        if not sane or min([*counts.values(), *variances.values()], default=0.0) < 0.0:
+            message = "risk state: expected one count, mean and variance of 0 or more per feature of the model"
+            raise StateError(message)
+        self.moments = {name: (int(count), means[name], variances[name]) for name, count in counts.items()}
 
 
 _NOTHING = (0, 0.0, 0.0)

@@ -8,7 +8,10 @@ from typing import Any
 from attrs import Factory, asdict, define, fields
 
 from lbw_policy.risk import plain
+from lbw_policy.risk.alarm import SCORE_BOUND, Outcome
+from lbw_policy.risk.drift import Drift
 from lbw_policy.risk.labels import Sample
+from lbw_policy.risk.standing import Events, Standing
 
 MATURED = 30
 """Labels before a record says anything."""
@@ -18,11 +21,17 @@ EPISODES = 3
 """Divergences a model without a prior must have ranked well before it is believed."""
 SAME = 100
 """Labels in a row with the same answer to different features: a constant."""
-_FADE = 1.0 - 1.0 / 1000.0
+FOUND_OUT = 200
+"""Labels within which a constant, a random answer of 10 % or more at times, or one that lies where it was right, is
+found out in any run; smaller lies by the third divergence. What is not found out keeps to `most_alarms`."""
+_MEMORY = 1000.0
+_FADE = 1.0 - 1.0 / _MEMORY
 _KEPT_EPISODES = 8
 _BASE_RATE, _BASE_WEIGHT = 0.005, 200.0
 _WORST_SKILL = -0.25
 _WORST_RANK = 0.6
+_GROWN, _MOVED = 8.0, 10.0
+"""What the excess of squared errors, and the scores of quiet ticks over their bound, must add up to for a drift."""
 _COUNTS = ("matured", "same", "suspended")
 
 
@@ -44,6 +53,7 @@ class Sums:
     excess: float = 0.0
     excess_squared: float = 0.0
     spread: float = 0.0
+    expected: float = 0.0
     false_alarms: float = 0.0
 
     def fade(self) -> None:
@@ -53,6 +63,7 @@ class Sums:
         self.excess *= _FADE
         self.excess_squared *= _FADE
         self.spread *= _FADE
+        self.expected *= _FADE
         self.false_alarms *= _FADE
 
 
@@ -62,9 +73,10 @@ class Record:
 
     Something speaks against a model when one of these holds: it gave no number in [0, 1]; it gave the same
     answer to 100 different ticks in a row; its Brier score is worse than that of the base rate by a quarter
-    of the base rate's own, beyond two standard errors (labels within a horizon counted as one); its false
-    alarms exceed the budget by three standard deviations and two; or, over the last eight divergences it
-    saw (three at least), the ticks before them rank below 0.6 among quiet ticks (1: perfect, 0.5: chance).
+    of the base rate's own, beyond two standard errors (labels within a horizon counted as one); its errors have
+    grown (a Page-Hinkley test of what it loses to the base rate: a long good record must not hide a change);
+    its false alarms exceed the budget by three standard deviations and two; or, over the last eight divergences
+    it saw (three at least), the ticks before them rank below 0.6 among quiet ticks (1: perfect, 0.5: chance).
     """
 
     horizon: int
@@ -76,17 +88,26 @@ class Record:
     previous: tuple[float, dict[str, float]] | None = None
     suspended: int = 0
     reason: str = ""
+    events: Events = Factory(Events)
+    errors: Drift = Factory(lambda: Drift(_GROWN, "up"))
+    scores: Drift = Factory(lambda: Drift(_MOVED, "both"))
 
     def answered(self, valid: bool) -> None:
         """Note whether the model gave a probability this tick; if not, it is distrusted at once."""
         if not valid:
             self._suspend("the model gave no probability")
 
-    def alarmed_falsely(self, times: int) -> None:
-        """Note alarms, heeded or not, that nothing followed although nothing was done."""
-        if times:
-            self.sums.false_alarms += float(times)
+    def alarmed(self, outcome: Outcome) -> None:
+        """Note alarms, heeded or not, whose truth has become known: followed by trouble, or by nothing."""
+        self.events.alarmed(true=outcome.true, false=outcome.false)
+        if outcome.false:
+            self.sums.false_alarms += float(outcome.false)
             self._weigh()
+
+    def diverged(self, *, foreseen: bool, hidden: bool) -> None:
+        """Note a divergence; one not foreseen right after an intervention says nothing, its ticks being hidden."""
+        if foreseen or not hidden:
+            self.events.diverged(foreseen=foreseen)
 
     def learn(self, sample: Sample, rank: float | None) -> None:
         """Note a tick whose label has matured; `rank` is its score's place among quiet scores."""
@@ -94,7 +115,10 @@ class Record:
             return
         self.matured += 1
         self.suspended = max(self.suspended - 1, 0)
-        self._compare(sample.probability, sample.label)
+        if self.errors.push(self._compare(sample.probability, sample.label)):
+            self._suspend("its errors have grown (drift)")
+        if not sample.label and sample.score is not None:
+            self.scores.push(sample.score / SCORE_BOUND)
         self._repeat(sample.probability, sample.features)
         if sample.event is not None and rank is not None:
             self._place(sample.event, rank)
@@ -115,6 +139,22 @@ class Record:
         """Return the Brier skill against the base rate (1: perfect, 0: no better), or None without labels."""
         return -self.sums.excess / self.sums.spread if self.sums.spread > 0.0 else None
 
+    def standing(self) -> Standing:
+        """Return how well the model did so far."""
+        events, sums = self.events, self.sums
+        return Standing(
+            labels=self.matured,
+            alarms=events.alarms,
+            divergences=events.divergences,
+            precision=events.precision,
+            recall=events.recall,
+            skill=self.skill(),
+            expected=sums.expected,
+            observed=sums.positives,
+            drifts=self.errors.found,
+            shifts=self.scores.found,
+        )
+
     def against(self) -> str:
         """Return what speaks against the model at present, or an empty text."""
         rank, skill = self.rank(), self.skill()
@@ -128,7 +168,8 @@ class Record:
             return f"it ranks divergences no higher than quiet steps (mean rank {rank:.2f})"
         return ""
 
-    def _compare(self, probability: float, label: bool) -> None:
+    def _compare(self, probability: float, label: bool) -> float:
+        """Add a label up; return how much more it lost by it than the base rate would have."""
         base, truth = self.base_rate(), float(label)
         excess = (probability - truth) ** 2 - (base - truth) ** 2
         sums = self.sums
@@ -138,6 +179,8 @@ class Record:
         sums.excess += excess
         sums.excess_squared += excess * excess
         sums.spread += base * (1.0 - base)
+        sums.expected += probability
+        return excess
 
     def _repeat(self, probability: float, features: dict[str, float]) -> None:
         if self.previous is not None and self.previous[0] != probability:
@@ -157,8 +200,7 @@ class Record:
         return self.sums.excess > 2.0 * math.sqrt(self.sums.excess_squared * self.horizon)
 
     def _allowed(self) -> float:
-        expected = self.budget * self.sums.labels
-        return expected + 3.0 * math.sqrt(expected) + 2.0
+        return _allowed(self.budget * self.sums.labels)
 
     def _weigh(self) -> None:
         against = self.against()
@@ -177,6 +219,8 @@ class Record:
             "counts": {"matured": self.matured, "same": self.same, "suspended": self.suspended},
             "previous": None if previous is None else {"probability": previous[0], "features": dict(previous[1])},
             "reason": self.reason,
+            "events": self.events.state_dict(),
+            "drift": {"errors": self.errors.state_dict(), "scores": self.scores.state_dict()},
         }
 
     def load_state_dict(self, state: object) -> None:
@@ -187,9 +231,30 @@ class Record:
         counts = plain.entry(state, "counts")
         self.matured, self.same, self.suspended = (plain.whole(counts, key) for key in _COUNTS)
         self.previous, self.reason = None, plain.text(state, "reason")
+        self.events.load_state_dict(plain.entry(state, "events"))
+        drift = plain.entry(state, "drift")
+        self.errors.load_state_dict(plain.entry(drift, "errors"))
+        self.scores.load_state_dict(plain.entry(drift, "scores"))
         if plain.entry(state, "previous") is not None:
             previous = plain.entry(state, "previous")
             self.previous = plain.number(previous, "probability"), plain.named_numbers(previous, "features")
+
+
+def _allowed(expected: float) -> float:
+    """Return the false alarms that chance explains where so many are expected: three standard deviations and two."""
+    return expected + 3.0 * math.sqrt(expected) + 2.0
+
+
+def most_alarms(ticks: int, budget: float) -> int:
+    """Return the most alarms that a policy can see in so many ticks without trouble, whatever the model answers.
+
+    Those that chance explains and the one that is too many cost trust; up to two more begin before they are known
+    to be false. Trust comes back when the record has faded below what is allowed: every further alarm, and the two
+    that may follow, take it away for the ticks in which a thousandth a tick of the record fades by one.
+    """
+    allowed = _allowed(budget * _MEMORY)
+    fading = _MEMORY * math.log1p(1.0 / allowed)
+    return math.ceil(allowed) + 2 + 3 * math.ceil(ticks / fading)
 
 
 def _episode(state: object) -> Episode:

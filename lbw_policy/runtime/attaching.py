@@ -13,13 +13,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lbw_policy.actions import Generators, Snapshots
-from lbw_policy.errors import AttachError
+from lbw_policy.errors import AttachError, StateError
 from lbw_policy.machine import Session
 from lbw_policy.machine.schedule import SnapshotSchedule, slack
 from lbw_policy.record import Ledger, log
-from lbw_policy.risk import RiskModel
+from lbw_policy.risk import RiskModel, read_prior
 from lbw_policy.runtime.ahead import Ahead
 from lbw_policy.runtime.cadence import wants
+from lbw_policy.runtime.deciding import risk_models
 from lbw_policy.runtime.effects import Effects, Given
 from lbw_policy.runtime.fit import check_fit, match_groups, plan_for
 from lbw_policy.runtime.guard import Guard, Parts
@@ -51,6 +52,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     tier: str = "auto",
     mode: str = "act",
     seed: int = 0,
+    prior: str | os.PathLike[str] | None = None,
 ) -> Guard:
     """Guard every update of an optimizer by a policy, and return the guard.
 
@@ -68,16 +70,18 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
             step later), `host`, or `auto`: on a GPU the device if all of the policy fits there, else the host.
         mode: `act`, or `shadow` to decide and record without changing anything.
         seed: of the risk models.
+        prior: a file that `lbw risk learn` wrote, to start from instead of the prior that ships with the package.
 
     Raises:
-        AttachError: the policy does not fit, or not the tier, the optimizer is guarded already, or the
-            snapshots need more memory than there is.
+        AttachError: the policy does not fit, or not the tier, the optimizer is guarded already, the snapshots
+            need more memory than there is, or the prior cannot be used.
         PolicyError: the policy does not check.
     """
     inner = _innermost(optimizer)
     if not isinstance(policy, Policy):
         policy = load(policy)
     _check_call(inner, mode)
+    risks = _risks(policy, seed, prior)
     layers = Layers.of(inner, model)
     groups = match_groups(policy, layers)
     check_fit(policy, inner, layers, groups, checkpoint)
@@ -98,7 +102,7 @@ def attach(  # noqa: PLR0913 - the public door; all but two are keywords with de
     parts.plugged = plugged
     if device is not None:
         parts.ahead = Ahead(parts.session, parts.collector, parts.effects, TensorOperations(device))
-    parts.risks.update({risk.name: RiskModel(risk, seed) for risk in policy.risks})
+    parts.risks.update(risks)
     guard = Guard(parts, mode)
     guard.hooks = Hooks(inner, guard)
     _attached[inner] = ref(guard)
@@ -128,6 +132,13 @@ def _thinning(policy: Policy, session: Session, plan: Plan, watch: Stopwatch) ->
 def _is_alone() -> bool:
     """Tell whether this process trains by itself."""
     return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+
+
+def _risks(policy: Policy, seed: int, prior: str | os.PathLike[str] | None) -> dict[str, RiskModel]:
+    try:
+        return risk_models(policy, seed, None if prior is None else read_prior(prior))
+    except StateError as error:
+        raise AttachError(f"the prior cannot be used: {error}") from error
 
 
 def _reserve(snapshots: Snapshots) -> None:

@@ -67,8 +67,7 @@ def _clips(policy: p.Policy) -> Iterator[Want]:
 def _standard(policy: p.Policy) -> Iterator[Want]:
     risks = [risk.name for risk in policy.risks if risk.standard]
     longest = min((_Bounds.of(policy).longest(name) for name in risks), default=0)
-    for source in STANDARD_SOURCES if risks else ():
-        every = _SLOW if SIGNALS[source].need is Need.MODEL else 1
+    for source, every in standard_cadence().items() if risks else ():
         yield Want(source, every, 1 if source in _FREE else _factor(every, min(HOLD, longest)))
 
 
@@ -113,6 +112,11 @@ def _read(policy: p.Policy, roots: Sequence[Expression]) -> frozenset[str]:
 
 def _leaves(roots: Sequence[Expression]) -> Iterator[Reading | RiskReading]:
     return (part for part in parts(*roots) if isinstance(part, Reading | RiskReading))
+
+
+def standard_cadence() -> dict[str, int]:
+    """Return what a risk's standard features read, and the ticks between two readings of each."""
+    return {source: _SLOW if SIGNALS[source].need is Need.MODEL else 1 for source in STANDARD_SOURCES}
 
 
 def clips(policy: p.Policy) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 
 from attrs import define, field
 
+from lbw_policy.errors import AttachError
 from lbw_policy.limits import Request
 from lbw_policy.machine import RiskValues, Session, Turn
-from lbw_policy.risk import Assessment, RiskModel
+from lbw_policy.risk import Assessment, Prior, RiskModel, starting
+from lbw_policy.semantics.policy import Policy
 
 Readings = Mapping[str, float | None]
 
@@ -58,6 +60,30 @@ class Deciding:
             model.learn(self.session.tick, readings.get("loss"), finite, intervened)
 
     def status(self, name: str) -> str:
-        """Return `not ready`, `not trusted` or `trusted` for a risk of the policy, with the reason why."""
+        """Return `not ready`, `not trusted` or `trusted` for a risk of the policy, with the reason why not."""
         model = self.risks[name]
         return model.status + (f": {model.why}" if model.why else "")
+
+    def standing(self, name: str) -> str:
+        """Return the status of a risk, and how well its model did in this run."""
+        return f"{self.status(name)} ({self.risks[name].standing})"
+
+    def drivers(self, name: str) -> str:
+        """Return which features raise a trusted risk most at this tick, such as `divergence.alarm: x +1.2`, else ``."""
+        said = self.said.get(name)
+        found = self.risks[name].drivers() if said is not None and said.trusted else ()
+        if said is None or not found:
+            return ""
+        what = f"{name}.alarm" if said.alarm else f"{name} = {said.probability:.3g}"
+        return f"{what}: " + ", ".join(f"{feature} {share:+.3g}" for feature, share in found)
+
+
+def risk_models(policy: Policy, seed: int = 0, prior: Prior | None = None) -> dict[str, RiskModel]:
+    """Return a new model for each risk of a policy, by name, started from `prior` or from what ships with its kind.
+
+    Raises AttachError for a prior that no risk of the policy can start from, StateError for a damaged one.
+    """
+    if prior is not None and not any(risk.standard and risk.model == prior.kind for risk in policy.risks):
+        message = f"no risk of policy `{policy.name}` has `standard` features and model `{prior.kind}`, as the prior"
+        raise AttachError(message)
+    return {risk.name: RiskModel(risk, seed, starting(risk, prior)) for risk in policy.risks}

@@ -63,8 +63,8 @@ class Guard:
         self._mode = mode
         self.hooks: Hooks | None = None
         self._parts = parts
-        self._recorder = Recorder(parts.session, parts.ledger)
         self._deciding = Deciding(parts.session, parts.risks)
+        self._recorder = Recorder(self._deciding, parts.ledger)
         self._readings = Readings({}, {})
         self._turn: Turn | None = None
         self._updates = True
@@ -168,7 +168,7 @@ class Guard:
     def summary(self) -> Summary:
         """Return what the guard did so far, to the last step; `str()` of it is for people."""
         self.catch_up()
-        status = {name: self.risk_status(name) for name in self._parts.risks}
+        status = {name: self._deciding.standing(name) for name in self._parts.risks}
         snapshots = self._parts.effects.snapshots
         return summarise(self, status, self._parts.ledger, str(snapshots or ""), str(self.overhead or ""))
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from attrs import evolve
 
 from lbw_policy.limits import Grant, Outcome
-from lbw_policy.machine import Decision, Message, Session, Turn
+from lbw_policy.machine import Decision, Message, Turn
 from lbw_policy.record import Intervention, Ledger, log
-from lbw_policy.semantics.policy import Alert, Level, Reflex
+from lbw_policy.runtime.deciding import Deciding
+from lbw_policy.semantics.expressions import RiskReading
+from lbw_policy.semantics.policy import Alert, Level, Policy, Reflex
+from lbw_policy.semantics.walk import parts
 
 _LEVELS = {"info": 20, "warning": 30, "critical": 50}
 
@@ -25,14 +29,17 @@ class Present(Protocol):
 class Recorder:
     """Turns one tick's decision and grants into records; `aloud`, alerts go to the log too."""
 
-    def __init__(self, session: Session, ledger: Ledger, *, aloud: bool = True) -> None:
-        self._session = session
+    def __init__(self, deciding: Deciding, ledger: Ledger, *, aloud: bool = True) -> None:
+        session = deciding.session
+        self._deciding, self._session = deciding, session
         self._aloud = aloud
         self._ledger = ledger
         policy = session.policy
         rules: tuple[Reflex | Level | Alert, ...] = (*policy.reflexes, *policy.levels, *policy.alerts)
         self._places = {one.rule: one.place for one in rules if one.place}
         self._reasons = {one.rule: one.why for one in rules}
+        self._risks = dict(_risks_read(policy))
+        self._trusted: dict[str, bool] = {}
         self._refused: dict[str, tuple[str, str, str]] = {}
 
     def tick(self, now: Present, turn: Turn, frozen: tuple[str, ...]) -> None:
@@ -48,6 +55,7 @@ class Recorder:
         self._refused = refused
         for message in turn.decision.messages:
             self._say(now, turn.decision.tick, message)
+        self._note_trust(now, turn.decision.tick)
 
     def _intervention(self, now: Present, decision: Decision, grant: Grant, layers: tuple[str, ...]) -> Intervention:
         rule, machine, policy = grant.request.rule, self._session.machine, self._session.policy
@@ -70,7 +78,25 @@ class Recorder:
             why=self._reasons.get(rule, ""),
             mode=now.mode,
             fallback=grant.fallback,
+            drivers=self.drivers(rule),
         )
+
+    def drivers(self, rule: str) -> tuple[str, ...]:
+        """Return which features raise the trusted risks that a rule reads at this tick, a line each."""
+        told = (self._deciding.drivers(name) for name in self._risks.get(rule, ()))
+        return tuple(one for one in told if one)
+
+    def _note_trust(self, now: Present, tick: int) -> None:
+        """Record that a risk is no longer trusted, and that it is again; that it came to be at first is no news."""
+        for name, said in self._deciding.said.items():
+            before = self._trusted.get(name)
+            if said.trusted == before or not (said.trusted or before):
+                continue
+            self._trusted[name] = said.trusted
+            if before is not None:
+                severity, word = ("info", "again") if said.trusted else ("warning", "no longer believed:")
+                text = f"risk `{name}` is {word} {self._deciding.standing(name)}"
+                self._add(now, _note(tick, "guard", "alert", severity, text))
 
     def _place(self, rule: str) -> str:
         place = self._places.get(rule)
@@ -83,8 +109,10 @@ class Recorder:
         )
 
     def _say(self, now: Present, tick: int, message: Message) -> None:
-        text, rule = f"{message.alert}: {message.text}", message.rule
-        note = _note(tick, rule, "alert", message.severity, text)
+        rule = message.rule
+        drivers = self.drivers(rule)
+        text = f"{message.alert}: {message.text}" + (f" ({'; '.join(drivers)})" if drivers else "")
+        note = evolve(_note(tick, rule, "alert", message.severity, text), drivers=drivers)
         self._add(now, evolve(note, place=self._place(rule), why=self._reasons.get(rule, "")))
         if self._aloud:
             log.log(_LEVELS.get(message.severity, 30), "tick %d: %s", tick, text)
@@ -102,6 +130,17 @@ class Recorder:
     def failure(self, now: Present, tick: int, reason: str) -> None:
         """Record that the guard itself failed."""
         self._add(now, _note(tick, "guard", "failure", "failed", reason))
+
+
+def _risks_read(policy: Policy) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each rule that reads risks, with their names."""
+    conditions = [(one.rule, one.condition) for one in policy.reflexes]
+    conditions += [(one.rule, one.enter.condition) for one in policy.levels if one.enter]
+    conditions += [(one.rule, one.trigger.condition) for one in policy.alerts]
+    for rule, condition in conditions:
+        names = dict.fromkeys(part.risk for part in parts(condition) if isinstance(part, RiskReading))
+        if names:
+            yield rule, tuple(names)
 
 
 def _note(tick: int, rule: str, action: str, outcome: str, reason: str) -> Intervention:

@@ -11,9 +11,9 @@ from lbw_policy.diagnostics import nearest, printable
 from lbw_policy.errors import TraceError
 from lbw_policy.machine import Session, Turn
 from lbw_policy.record import Intervention, Ledger
-from lbw_policy.risk import RiskModel
+from lbw_policy.risk import Prior
 from lbw_policy.runtime.cadence import cadence, clips, clips_layers
-from lbw_policy.runtime.deciding import Deciding, Readings
+from lbw_policy.runtime.deciding import Deciding, Readings, risk_models
 from lbw_policy.runtime.records import Recorder
 from lbw_policy.semantics.policy import Policy, Signal
 from lbw_policy.semantics.walk import counted
@@ -30,13 +30,13 @@ class Replay:
 
     mode = "shadow"
 
-    def __init__(self, policy: Policy, first_tick: int = 0, seed: int = 0) -> None:
+    def __init__(self, policy: Policy, first_tick: int = 0, seed: int = 0, prior: Prior | None = None) -> None:
         self.policy = policy
         self.session = Session(policy)
         self.session.tick = first_tick
-        self.deciding = Deciding(self.session, {risk.name: RiskModel(risk, seed) for risk in policy.risks})
+        self.deciding = Deciding(self.session, risk_models(policy, seed, prior))
         self.ledger = Ledger()
-        self._recorder = Recorder(self.session, self.ledger, aloud=False)
+        self._recorder = Recorder(self.deciding, self.ledger, aloud=False)
 
     @property
     def records(self) -> Sequence[Intervention]:
@@ -51,6 +51,10 @@ class Replay:
         self.deciding.learn(readings, intervened=False)
         self.session.finish(applied=True)
         return turn
+
+    def drivers(self, rule: str) -> tuple[str, ...]:
+        """Return which features raise the trusted risks that a rule reads, a line each."""
+        return self._recorder.drivers(rule)
 
     def forget_records(self) -> None:
         """Start counting anew."""

@@ -15,7 +15,7 @@ from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.bounds import read_limits
 from lbw_policy.semantics.clauses import once, require
 from lbw_policy.semantics.expressions import Number
-from lbw_policy.semantics.extensions import check_grouped, check_signal
+from lbw_policy.semantics.extensions import check_grouped, check_signal, risk_model
 from lbw_policy.semantics.ladder import order_levels
 from lbw_policy.semantics.linking import EDITION, Heir, Linked, link
 from lbw_policy.semantics.lints import lint
@@ -229,7 +229,7 @@ def _risk(report: Report, literals: Literals, expressions: ExpressionChecker, no
         horizon=_steps(literals, settings.get("horizon"), 10),
         features=features,
         standard=standard,
-        model=literals.word(cast(nodes.Word, model.value), RISK_MODELS, "risk model") if model else RISK_MODELS[0],
+        model=risk_model(report, cast(nodes.Word, model.value)) if model else RISK_MODELS[0],
         alarm=_rate(literals, alarm) if isinstance(alarm, nodes.Rate) else 0.0,
         trust_after=_steps(literals, settings.get("trust"), 200),
         fallback=literals.real(cast(nodes.Number, fallback.value), 0.0, 1.0, "a probability") if fallback else 0.0,

@@ -9,12 +9,13 @@ from lbw_policy.semantics import plugins, types
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.functions import FUNCTIONS, FunctionKind
 from lbw_policy.semantics.literals import Literals
-from lbw_policy.semantics.plugins import ActionPlugin, Broken, FunctionPlugin, SignalPlugin
+from lbw_policy.semantics.models import RISK_MODELS
+from lbw_policy.semantics.plugins import ActionPlugin, Broken, FunctionPlugin, ModelPlugin, SignalPlugin
 from lbw_policy.semantics.report import Report, did_you_mean, plain
 from lbw_policy.semantics.signals import SIGNALS, SignalKind
 from lbw_policy.syntax import nodes
 
-T = TypeVar("T", SignalPlugin, FunctionPlugin, ActionPlugin)
+T = TypeVar("T", SignalPlugin, FunctionPlugin, ActionPlugin, ModelPlugin)
 ACTIONS = tuple(p.ACTION_NAMES.values())
 
 
@@ -56,6 +57,15 @@ def check_grouped(report: Report, node: nodes.Signal, kind: SignalKind | None) -
 
 
 _GROUPED = "norms, updates, second moments, outputs and routers can; see the table of signals"
+
+
+def risk_model(report: Report, word: nodes.Word) -> str:
+    """Return the name of a risk model; report one that neither is built in nor comes from a plugin that can be used."""
+    # No text: the parser has reported it.
+    if word.text and word.text not in RISK_MODELS and _find(report, ModelPlugin, word.text, word.span) is None:
+        known = (*RISK_MODELS, *plugins.names(ModelPlugin))
+        report.error("LBW214", f"unknown risk model `{word.text}`", word.span, did_you_mean(word.text, known))
+    return word.text
 
 
 # Actions

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-RISK_MODELS: tuple[str, ...] = ("logistic", "baseline")
+RISK_MODELS: tuple[str, ...] = ("logistic", "trees", "anomaly", "baseline")
 """What may stand after `model` in a `risk` block; the models themselves are in `lbw_policy.risk.registry`."""

@@ -1,9 +1,9 @@
-"""Signals, functions and actions that installed packages add, found through their entry points.
+"""Signals, functions, actions and risk models that installed packages add, found through their entry points.
 
-A package declares an entry point in the group `lbw_policy.signals`, `lbw_policy.functions` or
-`lbw_policy.actions`, under the name that policies use; it points at a `SignalPlugin`, a
-`FunctionPlugin` or an `ActionPlugin`. Nothing is looked for until a policy uses a name that is not
-built in, and only what it uses is imported.
+A package declares an entry point in the group `lbw_policy.signals`, `lbw_policy.functions`,
+`lbw_policy.actions` or `lbw_policy.models`, under the name that policies use; it points at a
+`SignalPlugin`, a `FunctionPlugin`, an `ActionPlugin` or a `ModelPlugin`. Nothing is looked for until a policy
+uses a name that is not built in, and only what it uses is imported.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from attrs import frozen
 
 from lbw_policy.semantics import types
 from lbw_policy.semantics.functions import FUNCTIONS
+from lbw_policy.semantics.models import RISK_MODELS
 from lbw_policy.semantics.policy import ACTION_NAMES, NO_ACTION
 from lbw_policy.semantics.signals import SIGNALS, Need, SignalKind
 
@@ -104,12 +105,26 @@ class ActionPlugin:
     meaning: str
 
 
-Plugin = SignalPlugin | FunctionPlugin | ActionPlugin
-T = TypeVar("T", SignalPlugin, FunctionPlugin, ActionPlugin)
+@frozen
+class ModelPlugin:
+    """A risk model `model NAME`.
+
+    `make` takes the seed of its random choices and returns an object with the methods of
+    `lbw_policy.risk.Model`; see `docs/plugins.md`.
+    """
+
+    name: str
+    make: Callable[[int], Any]
+    meaning: str
+
+
+Plugin = SignalPlugin | FunctionPlugin | ActionPlugin | ModelPlugin
+T = TypeVar("T", SignalPlugin, FunctionPlugin, ActionPlugin, ModelPlugin)
 GROUPS: Mapping[type, str] = {
     SignalPlugin: "lbw_policy.signals",
     FunctionPlugin: "lbw_policy.functions",
     ActionPlugin: "lbw_policy.actions",
+    ModelPlugin: "lbw_policy.models",
 }
 
 
@@ -188,18 +203,18 @@ def _spelled(entry: EntryPoint) -> str:
 
 def fault(kind: type, name: str, plugin: object) -> str | None:
     """Return what is wrong with an object that stands for the plugin of a kind and name, or None."""
-    if not isinstance(plugin, SignalPlugin | FunctionPlugin | ActionPlugin) or not isinstance(plugin, kind):
+    if not isinstance(plugin, Plugin) or not isinstance(plugin, kind):
         return f"expected a `{kind.__name__}`, found a `{type(plugin).__name__}`"
     if plugin.name in _TAKEN[kind]:
         return f"`{plugin.name}` is built in"
     if plugin.name != name:
         return f"the plugin calls itself `{plugin.name!s:.40}`"
-    unit = {SignalPlugin: "unit", FunctionPlugin: "unit", ActionPlugin: "amount_unit"}[kind]
-    if (found := getattr(plugin, unit)) not in _UNITS and (found is not None or kind is SignalPlugin):
+    unit = {SignalPlugin: "unit", FunctionPlugin: "unit", ActionPlugin: "amount_unit"}.get(kind, "")
+    if unit and (found := getattr(plugin, unit)) not in _UNITS and (found is not None or kind is SignalPlugin):
         return f"unknown unit `{found!s:.40}`"
     if isinstance(plugin, SignalPlugin) and plugin.need not in ("optimizer", "model"):
         return f"expected the need `optimizer` or `model`, found `{plugin.need!s:.40}`"
-    works = {SignalPlugin: "measure", FunctionPlugin: "evaluate", ActionPlugin: "apply"}[kind]
+    works = {SignalPlugin: "measure", FunctionPlugin: "evaluate", ActionPlugin: "apply", ModelPlugin: "make"}[kind]
     return None if callable(getattr(plugin, works)) else f"`{works}` cannot be called"
 
 
@@ -207,4 +222,5 @@ _TAKEN: Mapping[type, frozenset[str]] = {
     SignalPlugin: frozenset(SIGNALS),
     FunctionPlugin: frozenset(FUNCTIONS) | {"neg"},
     ActionPlugin: frozenset(ACTION_NAMES.values()) | NO_ACTION,
+    ModelPlugin: frozenset(RISK_MODELS),
 }

@@ -57,6 +57,26 @@ def _shown(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     return captured.out.splitlines()
 
 
+def test_an_alarm_that_acts_names_its_causes(capsys: pytest.CaptureFixture[str]) -> None:
+    """An action of a level that reads a risk tells, in text and JSON, which features raised the risk."""
+    Path("risky.lbw").write_text(RISKY, encoding="utf-8")
+    noisy = [(2 + (step * 7 % 5) / 50, 0.001 * (1 + (step * 3 % 7) / 50)) for step in range(200)]
+    noisy[150:160] = [(2.0, 0.5)] * 10
+    Path("risky.csv").write_text("loss,update_ratio\n" + "".join(f"{a},{b}\n" for a, b in noisy))
+    shown = _text_of(capsys, "risky.lbw", "risky.csv")
+    lines = [line for line in shown if "scale_lr" in line and "divergence.alarm: standard.update_surprise +" in line]
+    assert lines[0].startswith("tick 150: scale_lr to 0.5")
+    records, summary = _records(capsys, "risky.lbw", "risky.csv")
+    grants = [grant for record in records for grant in record["grants"] if grant["starts"]]
+    assert grants[0]["drivers"][0].startswith("divergence.alarm: standard.update_surprise +")
+    assert "labels" in summary["risks"]["divergence"]
+
+
+def _text_of(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    assert main(["replay", *words]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
 def _records(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     lines = [json.loads(line, parse_constant=pytest.fail) for line in _shown(capsys, *words, "--format", "json")]
     return lines[:-1], lines[-1]["summary"]
@@ -136,6 +156,7 @@ def test_json_has_a_line_for_every_tick_that_matters(capsys: pytest.CaptureFixtu
         "left": 0,
         "fallback": "",
         "evidence": [],
+        "drivers": [],
     }
     assert first["messages"][0]["alert"] == "high"
     assert {record["tick"] for record in records} >= {2, 3, 4, 5, 6, 7, 8, 9}

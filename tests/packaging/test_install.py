@@ -1,4 +1,4 @@
-"""Wheel, source distribution, editable install and plain checkout all find grammar and policies."""
+"""Wheel, source distribution, editable install and plain checkout all find grammar, policies and priors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _SHOW = "import lbw_policy as l; print(l.__file__); print(sorted(l.presets())); print(l.load('monitor').name)"
+_PRIORS = "from lbw_policy.risk.prior import shipped; print(shipped('logistic').digest, shipped('trees').kind)"
 
 _EXPLAIN = "import sys; from lbw_policy.cli.main import main; sys.exit(main(['explain', 'lbw204']))"
 
@@ -45,6 +46,8 @@ def test_a_wheel_carries_grammar_and_policies(built: Path, tmp_path: Path) -> No
 
     assert shown[0].startswith(str(site))
     assert shown[1:] == ["['conservative', 'monitor', 'transformer_pretraining']", "monitor"]
+    told = _run("-c", _PRIORS, cwd=tmp_path, PYTHONPATH=str(site))
+    assert told == _run("-c", _PRIORS, cwd=tmp_path, PYTHONPATH=str(ROOT))
     page = _run("-c", _EXPLAIN, cwd=tmp_path, PYTHONPATH=str(site))
     assert page == (ROOT / "docs" / "codes" / "LBW204.md").read_text(encoding="utf-8")
     assert len(list(site.glob("lbw_policy/codes/*.md"))) == len(list((ROOT / "docs" / "codes").glob("*.md")))
@@ -54,7 +57,14 @@ def test_the_source_distribution_builds_and_carries_the_tests(built: Path) -> No
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
 
-    assert {"grammar/lbw.lark", "policies/monitor.lbw", "Makefile", "constraints.txt", "LICENSE"} <= names
+    assert {
+        "grammar/lbw.lark",
+        "policies/monitor.lbw",
+        "priors/logistic.json",
+        "Makefile",
+        "constraints.txt",
+        "LICENSE",
+    } <= names
     assert any(name.startswith("tests/") for name in names)
 
 

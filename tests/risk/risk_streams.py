@@ -40,13 +40,11 @@ def healthy(rng: random.Random, tick: int) -> dict[str, float | None]:
     return {
         "loss": 2 + 8 * math.exp(-tick / 300) + rng.gauss(0, 0.1),
         "grad_norm": grad,
-        "grad_norm_max": grad * rng.uniform(0.4, 0.9),
+        "lr": 1e-3 * (1 + tick % 7 / 100),
+        "grad_agreement": rng.uniform(-0.2, 0.6),
+        "overshoot": rng.gauss(1.0, 0.3),
         "update_ratio": 1e-3 * math.exp(rng.gauss(0, 0.1)),
         "param_norm": 50 + tick * 1e-3,
-        "curvature": rng.gauss(0, 1),
-        "activation_variance": math.exp(rng.gauss(0, 0.1)),
-        "activation_outliers": abs(rng.gauss(0, 0.01)),
-        "activation_max": 5 * math.exp(rng.gauss(0, 0.1)),
         "nonfinite_grads": 0.0,
         "nonfinite_params": 0.0,
     }

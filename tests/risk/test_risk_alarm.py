@@ -60,6 +60,19 @@ def test_the_budget_holds_on_exchangeable_scores(draw: Callable[[random.Random],
     assert 1000 * alarms / ticks <= most
 
 
+def test_a_priors_threshold_stands_and_is_moved_by_false_alarms_only() -> None:
+    """Scores far below the prior's start do not lower it beyond the budget; each false alarm lifts it by its unit."""
+    threshold = Threshold(3e-4, start=-2.0, unit=0.5)
+    for _ in range(500):
+        threshold.learn(-7.0)
+    assert threshold.value == pytest.approx(-2.0 - 0.5 * 500 * 3e-4)
+    assert threshold.judge(0, 0.0)
+    before = threshold.value
+    for tick in range(30):
+        threshold.observe(tick, False, False)
+    assert threshold.value == pytest.approx(before + 0.5)
+
+
 def test_a_larger_budget_is_spent() -> None:
     """At 10 per 1_000 asked, between 5 and 13 per 1_000 come: the threshold sinks to where alarms are."""
     rng = dice(5)
@@ -93,9 +106,22 @@ def test_an_alarm_is_false_unless_trouble_follows(
     threshold = Threshold(3e-4, start=-2.0)
     assert threshold.judge(0, 0.0)
     found = [threshold.observe(tick, tick == trouble, tick == act) for tick in range(60)]
-    assert sum(found) == known
+    false = [each.false for each in found]
+    assert sum(false) == known
+    assert sum(each.true for each in found) == (trouble is not None)
     assert threshold.false_alarms == threshold.shift == raised
-    assert found.index(1) == REFRACTORY if known else 1 not in found
+    assert false.index(1) == REFRACTORY if known else 1 not in false
+
+
+def test_a_warning_is_remembered_while_the_trouble_lasts() -> None:
+    """`warned` tells, from the first tick of trouble to its last, whether an alarm came before."""
+    warned, surprised = Threshold(3e-4, start=-2.0), Threshold(3e-4, start=-2.0)
+    assert warned.judge(0, 0.0)
+    for tick in range(1, 6):
+        for each in (warned, surprised):
+            each.observe(tick, tick in (2, 3), False)
+        assert warned.warned == (tick in (2, 3))
+        assert not surprised.warned
 
 
 def test_a_standing_alarm_is_counted_every_25_ticks() -> None:

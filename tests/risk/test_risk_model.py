@@ -5,12 +5,14 @@ import math
 import random
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from risk_streams import RISK, Scripted, dice, episodes, healthy, risk, run_episodes, truthful
 
 from lbw_policy.errors import StateError
 from lbw_policy.risk import MODELS, STANDARD_SOURCES, RiskModel
+from lbw_policy.risk.prior import Prior
 
 HOSTILE = st.one_of(
     st.none(), st.floats(), st.sampled_from([math.nan, math.inf, -math.inf, 1e300, -1e300, 0.0, 1.0, 9.0])
@@ -29,11 +31,11 @@ def _warmed(model: RiskModel, ticks: int) -> random.Random:
     return rng
 
 
-def _prior() -> dict[str, object]:
+def _prior(**changes: object) -> Prior:
     """Return what a model learned on other runs of the `episodes` kind."""
     teacher = RiskModel(risk(standard=False))
     run_episodes(teacher, 4000, seed=11)
-    return dict(teacher.state_dict()["model"])
+    return evolve(Prior("logistic", 10, teacher.state_dict()["model"]), **changes)
 
 
 @settings(max_examples=40, deadline=None)
@@ -101,17 +103,19 @@ def test_a_prior_is_believed_from_trust_after_on_and_foresees_the_first_divergen
 
 
 def test_a_prior_brings_its_threshold() -> None:
-    """A prior's threshold holds until this run's own quiet ticks are known."""
-    model = RiskModel(risk(standard=False), prior={**_prior(), "threshold": -2.85})
+    """A prior's threshold holds from the first tick; quiet ticks lower it by the budget, in the prior's unit."""
+    model = RiskModel(risk(standard=False), prior=_prior(thresholds=((3e-4, -2.85),)))
     assert model.threshold == -2.85
     run_episodes(model, 200, start=10_000)
-    assert model.threshold != -2.85
+    assert -2.87 < model.threshold < -2.85
 
 
 def test_a_damaged_prior_is_refused() -> None:
     """A prior that is not a model's state raises `StateError`."""
     with pytest.raises(StateError):
-        RiskModel(RISK, prior={"weights": {"a": math.nan}})
+        RiskModel(RISK, prior=Prior("logistic", 10, {"weights": {"a": math.nan}}))
+    with pytest.raises(StateError, match="expected one of model `logistic`, found one of `trees`"):
+        RiskModel(RISK, prior=Prior("trees", 10, {}))
 
 
 def test_non_finite_is_certain_trouble_by_rule(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from risk_streams import Scripted, risk, run_episodes, truthful
 
 from lbw_policy.risk import MODELS, RiskModel
+from lbw_policy.risk.alarm import Outcome
 from lbw_policy.risk.labels import Sample
 from lbw_policy.risk.trust import MATURED, Record
 
@@ -145,7 +146,7 @@ def test_too_many_false_alarms_cost_trust() -> None:
     record = Record(10, 3e-4)
     for tick in range(250):
         record.learn(Sample(tick, {}, 0.001 + tick * 1e-9, -6.0, label=False), 0.5)
-        record.alarmed_falsely(int(tick in (50, 100, 150)))
+        record.alarmed(Outcome(false=int(tick in (50, 100, 150))))
         assert (record.suspended > 0) == (tick >= 150)
     assert "false alarms" in record.reason
 
@@ -158,12 +159,14 @@ def test_a_record_stays_plain_and_is_restored_exactly(labels: list[tuple[float, 
     for tick, (probability, label, alarmed, rank) in enumerate(labels):
         event = tick // 20 if label else None
         one.learn(Sample(tick, {"a": probability}, probability, 0.0, label, event=event), rank)
-        one.alarmed_falsely(int(alarmed))
+        one.alarmed(Outcome(false=int(alarmed), true=tick % 3))
+        one.diverged(foreseen=alarmed, hidden=label)
     two = Record(10, 3e-4)
     two.load_state_dict(json.loads(json.dumps(one.state_dict(), allow_nan=False)))
     for record in (one, two):
         record.learn(Sample(200, {"a": 0.5}, 0.5, 0.0, label=False), 0.5)
-    assert one == two
+    assert one.state_dict() == two.state_dict()
+    assert one.standing() == two.standing()
 
 
 def test_a_record_says_nothing_early() -> None:

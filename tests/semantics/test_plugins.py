@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lbw_policy.errors import AttachError
 from lbw_policy.machine import Session
 from lbw_policy.plugins import FunctionPlugin
+from lbw_policy.risk import RiskModel
 from lbw_policy.semantics import check, load, plugins
 from lbw_policy.semantics import policy as p
 
@@ -300,3 +302,61 @@ def test_the_package_in_the_document_works(tmp_path: Path, monkeypatch: pytest.M
     assert check(text).diagnostics == ()
     assert [limit.name for limit in load(text).limits.custom] == ["set_weight_decay"]
     plugins.forget()
+
+
+RISK = "risk r { horizon 10 steps features standard model MODEL alarm at most 1 false per 9 steps trust after 9 steps }"
+MODELS = """
+[lbw_policy.models]
+counting = fake_models:model
+useless = fake_models:useless
+gone = fake_models:nothing
+"""
+MODEL_CODE = """
+from lbw_policy.plugins import ModelPlugin
+
+def crash(seed):
+    raise OSError("no such thing")
+
+class Quiet:
+    informed = True
+    def predict(self, features): return 0.125
+    def learn(self, features, diverged): pass
+    def drivers(self, features): return []
+    def load_prior(self, prior): pass
+    def state_dict(self): return {}
+    def load_state_dict(self, state): pass
+
+model = ModelPlugin("counting", lambda seed: Quiet(), "says one eighth")
+useless = ModelPlugin("useless", crash, "cannot be made")
+"""
+
+
+@pytest.fixture
+def models(site: Path) -> Iterator[Path]:
+    install(site, "fake_models", MODELS, fake_models=MODEL_CODE)
+    plugins.forget()
+    yield site
+    sys.modules.pop("fake_models", None)
+
+
+def test_a_risk_uses_a_model_of_a_plugin(models: Path) -> None:
+    (risk,) = load(policy(RISK.replace("MODEL", "counting"))).risks
+    model = RiskModel(risk)
+    for tick in range(20):
+        said = model.assess(tick, {"loss": 1.0 + tick % 3, "grad_norm": 1.0}, {})
+        model.learn(tick, 1.0, finite=True, intervened=False)
+    assert said.raw == 0.125
+
+
+def test_a_model_that_is_not_there_or_broken_is_reported(models: Path) -> None:
+    ((code, message),) = codes(RISK.replace("MODEL", "countin"))
+    assert (code, message) == ("LBW214", "unknown risk model `countin`")
+    ((code, message),) = codes(RISK.replace("MODEL", "gone"))
+    assert code == "LBW701"
+    assert "cannot be imported" in message
+
+
+def test_a_model_that_cannot_be_made_is_told_when_attached(models: Path) -> None:
+    (risk,) = load(policy(RISK.replace("MODEL", "useless"))).risks
+    with pytest.raises(AttachError, match=r"`useless` of a plugin cannot be made: OSError: no such thing"):
+        RiskModel(risk)

@@ -1,0 +1,124 @@
+"""Trains priors on recorded runs: what a model is to know, where its alarms begin, how honest its numbers are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from lbw_policy.corpora import CorpusRun
+from lbw_policy.evaluation.counting import ALWAYS, NEVER, Scored, threshold_for
+from lbw_policy.evaluation.examples import Example, Floats
+from lbw_policy.evaluation.fitting import FITS, Fitted, Rows
+from lbw_policy.evaluation.folds import by_architecture
+from lbw_policy.risk.calibration import MOST_KNOTS, Calibration
+from lbw_policy.risk.prior import Prior
+
+Fit = Callable[[Rows], Fitted]
+BUDGETS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""False alarms per 1_000 steps for which a prior knows its threshold."""
+
+
+@frozen(eq=False)
+class Trained:
+    """A prior, and the same model as a function of many rows."""
+
+    prior: Prior
+    fitted: Fitted
+
+
+def train(runs: Sequence[Example], kind: str, task: Task, source: Mapping[str, Any] | None = None) -> Trained:
+    """Fit a model to all runs; thresholds and calibration come from architectures left out in turn."""
+    fit = FITS[kind]
+    held_out = crossed(runs, fit, task)
+    fitted = fit(Rows.of(runs, task.horizon, task.seed))
+    prior = Prior(
+        kind=kind,
+        horizon=task.horizon,
+        model=fitted.state,
+        thresholds=thresholds(held_out),
+        calibration=calibrate(held_out, task.horizon),
+        origin=source or {},
+    )
+    return Trained(prior, fitted)
+
+
+@frozen
+class Task:
+    """What is predicted, at what price: the horizon, the false alarms per 1_000 steps, the seed of all chance."""
+
+    horizon: int = 10
+    budget: float = 0.3
+    seed: int = 0
+
+
+def crossed(runs: Sequence[Example], fit: Fit, task: Task) -> list[Scored]:
+    """Return each run scored by a model that was fitted to the other architectures among them.
+
+    What sets a threshold and a calibration was thus not trained on either.
+    """
+    found: dict[int, Scored] = {}
+    for fold in by_architecture(runs):
+        fitted = fit(Rows.of([runs[place] for place in fold.train], task.horizon, task.seed))
+        found |= {place: fitted.scored(runs[place]) for place in fold.test}
+    return [found[place] for place in range(len(runs))]
+
+
+def calibrate(scored: Sequence[Scored], horizon: int) -> Calibration:
+    """Return the calibration of scores of runs not trained on, by isotonic regression."""
+    from sklearn.isotonic import IsotonicRegression
+
+    scores, labels = labelled(scored, horizon)
+    known = (scores > NEVER) & (scores < ALWAYS)
+    if not known.any() or len(set(labels[known])) < 2:
+        return Calibration()
+    isotonic = IsotonicRegression(out_of_bounds="clip")
+    isotonic.fit(scores[known], labels[known])
+    return _line(isotonic.X_thresholds_, isotonic.y_thresholds_)
+
+
+def _line(places: Floats, values: Floats) -> Calibration:
+    """Return at most `MOST_KNOTS` knots: the middle of each level of the isotonic steps."""
+    knots, levels = [], []
+    for value in np.unique(values):
+        inside = places[values == value]
+        knots.append(float(inside.mean()))
+        levels.append(float(value))
+    keep = np.unique(np.linspace(0, len(knots) - 1, MOST_KNOTS).astype(int))
+    odds = [float(np.log(p / (1 - p))) for p in np.clip([levels[at] for at in keep], 1e-5, 1 - 1e-2)]
+    return Calibration(tuple(knots[at] for at in keep), tuple(odds))
+
+
+def labelled(scored: Sequence[Scored], horizon: int) -> tuple[Floats, Floats]:
+    """Return all scores whose steps have a label, with the labels."""
+    pairs = [(each.scores, each.example.labels(horizon)) for each in scored]
+    scores = np.concatenate([scores[labels >= 0] for scores, labels in pairs])
+    return scores, np.concatenate([labels[labels >= 0] for _, labels in pairs]).astype(float)
+
+
+def origin(runs: Sequence[CorpusRun], seed: int) -> dict[str, Any]:
+    """Return where a prior comes from: the corpus in numbers, and how to make both again."""
+    return {
+        "command": f"lbw risk train CORPUS --seed {seed}",
+        "runs": len(runs),
+        "steps": sum(run.steps for run in runs),
+        "diverged": sum(run.diverged for run in runs),
+        "architectures": sorted({run.architecture for run in runs}),
+        "faults": sorted({run.fault for run in runs}),
+        "corpus": hashlib.sha256(json.dumps([run.entry() for run in runs], sort_keys=True).encode()).hexdigest(),
+    }
+
+
+def thresholds(scored: Sequence[Scored]) -> tuple[tuple[float, float], ...]:
+    """Return pairs of a budget, as false alarms a tick, and the threshold that keeps to it, falling."""
+    found: list[tuple[float, float]] = []
+    for budget in BUDGETS:
+        threshold = threshold_for(scored, budget)
+        if found and threshold >= found[-1][1]:
+            threshold = found[-1][1] - 1e-6
+        found.append((budget / 1000.0, round(threshold, 6)))
+    return tuple(found)
