@@ -16,7 +16,9 @@ from lbw_policy.semantics.signals import EVENTS
 from lbw_policy.traces import read_trace
 
 Values = Mapping[str, float | None]
-_TOP = 0.01
+_LOW, _HIGH = 1e-4, 3e-3
+"""Budgets between whose thresholds scores are compared."""
+_ENOUGH = 20
 
 
 @frozen
@@ -72,7 +74,7 @@ def learn(start: Prior, runs: Sequence[Recorded], seed: int = 0) -> tuple[Prior,
 
     Labels are made as in a guarded run: from the losses, with the horizon's delay, censored around what a guard did.
     The weights stay within the model's radius of the prior that `start` goes back to. Thresholds move with the
-    highest hundredth of the scores of calm ticks.
+    scores of calm ticks near them.
     """
     prior, told = evolve(start, base=start.base or start.digest), Told()
     for number, run in enumerate(runs):
@@ -105,10 +107,16 @@ def _fold(model: RiskModel, run: Recorded) -> list[tuple[float, bool]]:
 
 
 def _shift(before: Prior, after: Prior, runs: Sequence[Recorded], seed: int) -> float:
-    """Return by how much the higher scores of calm ticks have moved: the median over the highest hundredth of them."""
-    pairs = []
+    """Return by how much scores near the thresholds have moved: the median over calm ticks that scored as high before.
+
+    Nothing, where there are too few of them to tell.
+    """
+    low, high = before.threshold(_HIGH), before.threshold(_LOW)
+    if low is None or high is None:
+        return 0.0
+    moved = []
     for run in runs:
         told = [_fold(RiskModel(_risk(prior), seed, prior), run) for prior in (before, after)]
-        pairs += [(old, new - old) for (old, calm), (new, _) in zip(*told, strict=True) if calm]
-    top = sorted(pairs)[-max(int(_TOP * len(pairs)), 1) :]
-    return statistics.median(moved for _, moved in top) if top else 0.0
+        pairs = ((old, new) for (old, calm), (new, _) in zip(*told, strict=True) if calm)
+        moved += [new - old for old, new in pairs if low <= old <= high]
+    return statistics.median(moved) if len(moved) >= _ENOUGH else 0.0

@@ -10,6 +10,7 @@ from risk_streams import dice
 
 from lbw_policy.errors import StateError
 from lbw_policy.risk.anomaly import Anomaly
+from lbw_policy.risk.logistic import RADIUS
 from lbw_policy.risk.registry import ask, explain
 from lbw_policy.risk.trees import SUM, Tree, Trees
 
@@ -53,7 +54,7 @@ def test_the_sum_is_refined_near_the_prior() -> None:
         model.learn({"a": 2.0 if rng.random() < 0.05 else 0.0, "own": rng.gauss(0, 1)}, False)
     after = model.predict({"a": 2.0})
     assert after < before
-    assert math.log(before / (1 - before)) - math.log(after / (1 - after)) <= 1.0 * math.hypot(6.0, 1.0) + 1e-6
+    assert math.log(before / (1 - before)) - math.log(after / (1 - after)) <= RADIUS * math.hypot(6.0, 1.0) + 1e-6
 
 
 def test_trees_are_rebuilt_bit_for_bit() -> None:
