@@ -65,7 +65,7 @@ def test_features_of_a_risk_stay_within_the_ticks_they_stand_for() -> None:
     found = wants(lbw.load(HEAD + RISK + 'alert a info when r > 0.5 "a"'))
     standard = [want for want in found if not want.signal and want.key in STANDARD_SOURCES]
     assert all(want.every * want.most <= HOLD for want in standard)
-    assert {want.most for want in standard if want.key == "activation_max"} == {2}
+    assert {want.most for want in standard if want.key == "overshoot"} == {16}
 
 
 @settings(max_examples=40, deadline=None)
