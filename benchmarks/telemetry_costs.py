@@ -192,7 +192,7 @@ def norms(steps: int) -> None:
 
 # One reading of each group of signals
 
-STANDARD = ("loss", "grad_norm", "grad_norm_max", "update_ratio", "param_norm", "curvature", "nonfinite_grads",
+STANDARD = ("loss", "lr", "grad_norm", "grad_agreement", "update_ratio", "param_norm", "overshoot", "nonfinite_grads",
             "nonfinite_params")  # fmt: skip
 READ: Mapping[str, Sequence[str]] = {
     "nothing": (),
@@ -214,8 +214,8 @@ READ: Mapping[str, Sequence[str]] = {
     ),
     "all a risk model's `standard` features read every step": STANDARD,
     "everything above together": (
-        *STANDARD, "lr", "step_time", "grad_norm_min", "grad_norm_spread", "update_norm", "update_ratio_max",
-        "overshoot", "grad_agreement", "momentum_agreement", "moment_rms", "moment_lag", "grad_underflow",
+        *STANDARD, "step_time", "grad_norm_max", "grad_norm_min", "grad_norm_spread", "update_norm", "update_ratio_max",
+        "curvature", "momentum_agreement", "moment_rms", "moment_lag", "grad_underflow",
         "grad_overflow", "exponent_spread", "exponent_kurtosis", "exponent_shift",
     ),
 }  # fmt: skip

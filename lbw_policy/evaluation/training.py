@@ -13,12 +13,13 @@ from attrs import frozen
 from lbw_policy.corpora import CorpusRun
 from lbw_policy.evaluation.counting import ALWAYS, NEVER, Scored, threshold_for
 from lbw_policy.evaluation.examples import Example, Floats
-from lbw_policy.evaluation.fitting import FITS, Fitted, Rows
+from lbw_policy.evaluation.fitting import DIGITS, FITS, Fitted, Rows
 from lbw_policy.evaluation.folds import by_architecture
 from lbw_policy.risk.calibration import MOST_KNOTS, Calibration
 from lbw_policy.risk.prior import Prior
 
 Fit = Callable[[Rows], Fitted]
+FEW = 50
 BUDGETS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """False alarms per 1_000 steps for which a prior knows its threshold."""
 
@@ -77,20 +78,26 @@ def calibrate(scored: Sequence[Scored], horizon: int) -> Calibration:
     if not known.any() or len(set(labels[known])) < 2:
         return Calibration()
     isotonic = IsotonicRegression(out_of_bounds="clip")
-    isotonic.fit(scores[known], labels[known])
-    return _line(isotonic.X_thresholds_, isotonic.y_thresholds_)
+    levels = isotonic.fit_transform(scores[known], labels[known])
+    return _line(scores[known], labels[known], levels)
 
 
-def _line(places: Floats, values: Floats) -> Calibration:
-    """Return at most `MOST_KNOTS` knots: the middle of each level of the isotonic steps."""
-    knots, levels = [], []
-    for value in np.unique(values):
-        inside = places[values == value]
-        knots.append(float(inside.mean()))
-        levels.append(float(value))
+def _line(scores: Floats, labels: Floats, levels: Floats) -> Calibration:
+    """Return at most `MOST_KNOTS` knots, one in the middle of each level that isotonic regression found.
+
+    A level counts as if `FEW` more steps of the overall share lay in it: a handful of steps is no certainty.
+    """
+    knots, values, share = [], [], float(labels.mean())
+    for level in np.unique(levels):
+        inside = levels == level
+        knots.append(float(scores[inside].mean()))
+        values.append((float(labels[inside].sum()) + FEW * share) / (float(inside.sum()) + FEW))
     keep = np.unique(np.linspace(0, len(knots) - 1, MOST_KNOTS).astype(int))
-    odds = [float(np.log(p / (1 - p))) for p in np.clip([levels[at] for at in keep], 1e-5, 1 - 1e-2)]
-    return Calibration(tuple(knots[at] for at in keep), tuple(odds))
+    told = np.maximum.accumulate(np.array(values)[keep])
+    odds = np.log(told / (1.0 - told))
+    return Calibration(
+        tuple(round(knots[at], DIGITS) for at in keep), tuple(round(float(value), DIGITS) for value in odds)
+    )
 
 
 def labelled(scored: Sequence[Scored], horizon: int) -> tuple[Floats, Floats]:

@@ -28,7 +28,7 @@ _MEMORY = 1000.0
 _FADE = 1.0 - 1.0 / _MEMORY
 _KEPT_EPISODES = 8
 _BASE_RATE, _BASE_WEIGHT = 0.005, 200.0
-_WORST_SKILL = -0.25
+_WORST_LOSS = 0.25
 _WORST_RANK = 0.6
 _GROWN, _MOVED = 8.0, 10.0
 """What the excess of squared errors, and the scores of quiet ticks over their bound, must add up to for a drift."""
@@ -53,6 +53,7 @@ class Sums:
     excess: float = 0.0
     excess_squared: float = 0.0
     spread: float = 0.0
+    reference: float = 0.0
     expected: float = 0.0
     false_alarms: float = 0.0
 
@@ -63,6 +64,7 @@ class Sums:
         self.excess *= _FADE
         self.excess_squared *= _FADE
         self.spread *= _FADE
+        self.reference *= _FADE
         self.expected *= _FADE
         self.false_alarms *= _FADE
 
@@ -137,7 +139,14 @@ class Record:
 
     def skill(self) -> float | None:
         """Return the Brier skill against the base rate (1: perfect, 0: no better), or None without labels."""
-        return -self.sums.excess / self.sums.spread if self.sums.spread > 0.0 else None
+        return -self.sums.excess / self.sums.reference if self.sums.reference > 0.0 else None
+
+    def loss(self) -> float:
+        """Return how much worse than the base rate's the Brier score is, in what the base rate is expected to lose.
+
+        Without a positive the skill would divide by next to nothing.
+        """
+        return self.sums.excess / self.sums.spread if self.sums.spread > 0.0 else 0.0
 
     def standing(self) -> Standing:
         """Return how well the model did so far."""
@@ -157,11 +166,11 @@ class Record:
 
     def against(self) -> str:
         """Return what speaks against the model at present, or an empty text."""
-        rank, skill = self.rank(), self.skill()
+        rank, loss = self.rank(), self.loss()
         if self.same >= SAME:
             return "the model gives one answer whatever it sees"
-        if self.matured >= MATURED and skill is not None and skill < _WORST_SKILL and self._significant():
-            return f"its probabilities are worse than the base rate (Brier skill {skill:.2f})"
+        if self.matured >= MATURED and loss > _WORST_LOSS and self._significant():
+            return f"its probabilities are worse than the base rate (Brier score {1.0 + loss:.2f} times as large)"
         if self.sums.false_alarms > self._allowed():
             return f"{self.sums.false_alarms:.0f} false alarms are more than its budget explains"
         if rank is not None and rank < _WORST_RANK:
@@ -171,7 +180,8 @@ class Record:
     def _compare(self, probability: float, label: bool) -> float:
         """Add a label up; return how much more it lost by it than the base rate would have."""
         base, truth = self.base_rate(), float(label)
-        excess = (probability - truth) ** 2 - (base - truth) ** 2
+        reference = (base - truth) ** 2
+        excess = (probability - truth) ** 2 - reference
         sums = self.sums
         sums.fade()
         sums.labels += 1.0
@@ -179,6 +189,7 @@ class Record:
         sums.excess += excess
         sums.excess_squared += excess * excess
         sums.spread += base * (1.0 - base)
+        sums.reference += reference
         sums.expected += probability
         return excess
 

@@ -109,7 +109,7 @@ def test_weights_beyond_the_radius_are_refused() -> None:
     name = STANDARD_FEATURES[0]
     moments: dict[str, Any] = {"counts": {name: 1.0}, "means": {name: 0.0}, "variances": {name: 1.0}}
     model = {**BASE, **moments, "weights": {name: 9.0}, "anchor": {name: 0.0}, "anchor_intercept": -5.0}
-    with pytest.raises(StateError, match="within 0.3 of those it started from"):
+    with pytest.raises(StateError, match=r"within 0\.3 of those it started from"):
         RiskModel(risk(), prior=Prior("logistic", 10, model))
 
 
