@@ -19,7 +19,8 @@ from lbw_policy.risk.calibration import MOST_KNOTS, Calibration
 from lbw_policy.risk.prior import Prior
 
 Fit = Callable[[Rows], Fitted]
-FEW = 50
+FEWEST = 30
+"""Steps that a calibrated probability must stand on."""
 BUDGETS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """False alarms per 1_000 steps for which a prior knows its threshold."""
 
@@ -70,34 +71,37 @@ def crossed(runs: Sequence[Example], fit: Fit, task: Task) -> list[Scored]:
 
 
 def calibrate(scored: Sequence[Scored], horizon: int) -> Calibration:
-    """Return the calibration of scores of runs not trained on, by isotonic regression."""
-    from sklearn.isotonic import IsotonicRegression
-
+    """Return the calibration of scores of runs not trained on; none where there are no divergences among them."""
     scores, labels = labelled(scored, horizon)
     known = (scores > NEVER) & (scores < ALWAYS)
-    if not known.any() or len(set(labels[known])) < 2:
-        return Calibration()
-    isotonic = IsotonicRegression(out_of_bounds="clip")
-    levels = isotonic.fit_transform(scores[known], labels[known])
-    return _line(scores[known], labels[known], levels)
+    return line_of(scores[known], labels[known]) if labels[known].any() else Calibration()
+
+
+def line_of(scores: Floats, labels: Floats) -> Calibration:
+    """Return the rising line from scores to the log-odds of what came of them, by isotonic regression."""
+    from sklearn.isotonic import IsotonicRegression
+
+    levels = IsotonicRegression(out_of_bounds="clip").fit_transform(scores, labels)
+    return _line(scores, labels, levels)
 
 
 def _line(scores: Floats, labels: Floats, levels: Floats) -> Calibration:
-    """Return at most `MOST_KNOTS` knots, one in the middle of each level that isotonic regression found.
+    """Return a knot in the middle of each stretch of isotonic levels that has `FEWEST` steps, at the share that came.
 
-    A level counts as if `FEW` more steps of the overall share lay in it: a handful of steps is no certainty.
+    A handful of steps is no certainty: what lies above the last whole stretch belongs to it.
     """
-    knots, values, share = [], [], float(labels.mean())
-    for level in np.unique(levels):
-        inside = levels == level
-        knots.append(float(scores[inside].mean()))
-        values.append((float(labels[inside].sum()) + FEW * share) / (float(inside.sum()) + FEW))
-    keep = np.unique(np.linspace(0, len(knots) - 1, MOST_KNOTS).astype(int))
-    told = np.maximum.accumulate(np.array(values)[keep])
+    order = np.argsort(scores, kind="stable")
+    edges = np.flatnonzero(np.diff(levels[order])) + 1
+    cuts = [0]
+    for edge in edges:
+        if edge - cuts[-1] >= FEWEST and len(order) - edge >= FEWEST:
+            cuts.append(int(edge))
+    parts = np.split(order, cuts[1:])
+    keep = np.unique(np.linspace(0, len(parts) - 1, MOST_KNOTS).astype(int))
+    knots = [float(scores[parts[at]].mean()) for at in keep]
+    told = np.clip([float(labels[parts[at]].mean()) for at in keep], 0.5 / len(order), 0.99)
     odds = np.log(told / (1.0 - told))
-    return Calibration(
-        tuple(round(knots[at], DIGITS) for at in keep), tuple(round(float(value), DIGITS) for value in odds)
-    )
+    return Calibration(tuple(round(knot, DIGITS) for knot in knots), tuple(round(float(each), DIGITS) for each in odds))
 
 
 def labelled(scored: Sequence[Scored], horizon: int) -> tuple[Floats, Floats]:

