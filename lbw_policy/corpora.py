@@ -103,7 +103,7 @@ def _runs(folder: Path, text: str) -> Iterator[CorpusRun]:
     seen: set[str] = set()
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            run = _run(folder, line)
+            run = run_of(folder, _parsed(line))
             if run.id in seen:
                 raise ValueError(f"expected each `id` once, found `{printable(run.id)}` twice")
         except ValueError as error:
@@ -112,11 +112,8 @@ def _runs(folder: Path, text: str) -> Iterator[CorpusRun]:
         yield run
 
 
-def _run(folder: Path, line: str) -> CorpusRun:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ValueError("expected a JSON object, found other text") from None
+def run_of(folder: Path, entry: object) -> CorpusRun:
+    """Return the run that a line of the manifest describes; ValueError, saying what was expected, if none does."""
     if not isinstance(entry, dict) or entry.get("format") != FORMAT:
         found = entry.get("format", "none") if isinstance(entry, dict) else "none"
         raise ValueError(f"expected a run in format {FORMAT}, found `{printable(str(found))}`")
@@ -126,6 +123,13 @@ def _run(folder: Path, line: str) -> CorpusRun:
             raise ValueError(f"expected `{name}` to be {check['what']}, found {found}")
     _check_sense(entry)
     return CorpusRun(folder, **{name: entry[name] for name in _CHECKED})
+
+
+def _parsed(line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("expected a JSON object, found other text") from None
 
 
 def _check_sense(entry: Mapping[str, Any]) -> None:

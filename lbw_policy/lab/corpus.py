@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ import attrs
 import torch
 from attrs import frozen
 
-from lbw_policy.corpora import FORMAT, MANIFEST, CorpusRun, read_manifest
+from lbw_policy.corpora import FORMAT, MANIFEST, CorpusRun, read_manifest, run_of
 from lbw_policy.diagnostics import printable
 from lbw_policy.errors import TraceError
 from lbw_policy.lab.plan import Planned, plan
@@ -66,8 +66,11 @@ def generate(order: Order, begin: Callable[[int, int], None], after_run: Callabl
     known = {run.id for run in _listed(order.out)}
     missing = [run for run in wanted if run.id not in known]
     begin(len(wanted) - len(missing), len(wanted))
+    made: dict[str, dict[str, Any]] = {}
     for entry in _made(missing, order):
-        after_run(_list(order.out, entry))
+        made[entry["id"]] = entry
+        _list(order.out, made)
+        after_run(run_of(order.out, entry))
 
 
 def make(planned: Planned, folder: Path) -> dict[str, Any]:
@@ -125,12 +128,11 @@ def _listed(folder: Path) -> list[CorpusRun]:
     return read_manifest(folder) if (folder / MANIFEST).exists() else []
 
 
-def _list(folder: Path, entry: dict[str, Any]) -> CorpusRun:
-    """Add a run to the manifest, which is always whole and in the order of the plan."""
-    entries = {run.id: run.entry() for run in _listed(folder)} | {entry["id"]: entry}
-    lines = "".join(json.dumps(entries[name]) + "\n" for name in sorted(entries))
-    _write(folder / MANIFEST, lines)
-    return next(run for run in read_manifest(folder) if run.id == entry["id"])
+def _list(folder: Path, made: Mapping[str, dict[str, Any]]) -> None:
+    """Add runs to the manifest, which is always whole and in the order of the plan."""
+    # Read anew, and with all that this call has made: another call may be at work in the folder.
+    entries = {run.id: run.entry() for run in _listed(folder)} | dict(made)
+    _write(folder / MANIFEST, "".join(json.dumps(entries[name]) + "\n" for name in sorted(entries)))
 
 
 def _claim(order: Order) -> None:

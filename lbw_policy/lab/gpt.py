@@ -14,13 +14,14 @@ from torch.nn import functional
 
 @frozen
 class GptShape:
-    """Sizes of a decoder; `width` must be a multiple of `heads`."""
+    """Sizes of a decoder; `width` must be a multiple of `heads`. `spread` is the deviation of its first weights."""
 
     width: int = 96
     layers: int = 3
     heads: int = 4
     context: int = 64
     vocabulary: int = 256
+    spread: float = 0.02
 
     def network(self) -> nn.Module:
         """Return a new model."""
@@ -75,7 +76,7 @@ class Decoder(nn.Module):
         self.position = nn.Parameter(torch.empty(shape.context, shape.width))
         self.blocks = nn.ModuleList(block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.width)
-        self._initialise(shape.layers)
+        self._initialise(shape.spread, shape.layers)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return scores of the next token, [batch, context, vocabulary], for int64 [batch, context]."""
@@ -84,12 +85,12 @@ class Decoder(nn.Module):
             stream = block(stream)
         return functional.linear(self.norm(stream), self.embedding.weight)
 
-    def _initialise(self, layers: int) -> None:
-        # GPT-2: 0.02 everywhere, and less where a block writes to the stream, so that depth does not add up.
+    def _initialise(self, spread: float, layers: int) -> None:
+        # GPT-2: the same everywhere, and less where a block writes to the stream, so that depth does not add up.
         for name, weight in self.named_parameters():
             if weight.dim() >= 2:
                 writes = {"mix", "down"} & set(name.split("."))
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * layers) if writes else 0.02)
+                nn.init.normal_(weight, std=spread / math.sqrt(2 * layers) if writes else spread)
 
 
 class Gpt(Decoder):

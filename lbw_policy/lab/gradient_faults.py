@@ -28,8 +28,8 @@ class GradientScale(Fault):
 
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
-        """Return one of 100 to 1,000 times, for 1 to 20 steps."""
-        return cls(beginning(source, steps), source.randint(1, 20), between(source, 100, 1000))
+        """Return one of 100 to 1,000 times, for 1 to 30 steps."""
+        return cls(beginning(source, steps), source.randint(1, 30), between(source, 100, 1000))
 
     def on_gradients(self, model: nn.Module, now: Now) -> None:
         """Multiply the gradients, in place."""
@@ -84,7 +84,7 @@ class GradientFlip(Fault):
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
         """Return flips in the exponents of 1 to 64 elements, for 1 to 5 steps."""
-        depth, elements = source.choice((1, 2, 3, 4, 5)), source.choice((1, 4, 16, 64))
+        depth, elements = source.choice((1, 1, 2, 2, 3, 4)), source.choice((1, 4, 16, 64))
         return cls(beginning(source, steps), source.randint(1, 5), depth, elements, round(source.random() * 0.999, 3))
 
     def on_gradients(self, model: nn.Module, now: Now) -> None:
@@ -137,13 +137,13 @@ class HalfOverflow(Fault):
 
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
-        """Return one that doubles its scale every 1 to 5 steps, for 40 to 120 steps."""
-        start, length = beginning(source, steps), source.randint(40, 120)
-        return cls(start, length, source.randint(1, 5), source.random() < 0.3)
+        """Return one that doubles its scale every 1 to 5 steps, for 60 to 140 steps."""
+        start, length = beginning(source, steps), source.randint(60, 140)
+        return cls(start, length, source.randint(1, 5), source.random() < 0.2)
 
     def on_gradients(self, model: nn.Module, now: Now) -> None:
         """Round the gradients as half precision does, in place."""
-        scale = 2.0 ** (8 + min(100, (now.step - self.start) // self.every))
+        scale = 2.0 ** (10 + min(100, (now.step - self.start) // self.every))
         for gradient in _gradients(model):
             scaled = gradient * scale
             if self.saturates:

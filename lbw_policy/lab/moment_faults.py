@@ -34,9 +34,9 @@ class MomentFlip(Fault):
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
         """Return flips in the exponents of 1 to 64 elements."""
-        depth, elements = source.choice((1, 1, 2, 3, 4)), source.choice((1, 4, 16, 64))
+        depth, elements = source.choice((1, 1, 1, 2, 2, 3)), source.choice((1, 4, 16, 64))
         matrix = round(source.random() * 0.999, 3)
-        return cls(beginning(source, steps), 1, depth, elements, matrix, source.random() < 0.5)
+        return cls(beginning(source, steps), 1, depth, elements, matrix, source.random() < 0.3)
 
     def on_moments(self, optimizer: Optimizer, now: Now) -> None:
         """Flip the bits, in place; plain momentum stands in where there are no second moments."""
@@ -90,7 +90,7 @@ class MomentsLost(Fault):
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
         """Return one that loses all, or the second moments."""
-        return cls(beginning(source, steps), 1, source.choice(("all", "second")))
+        return cls(beginning(source, steps), 1, source.choice(("all", "second", "second")))
 
     def on_moments(self, optimizer: Optimizer, now: Now) -> None:
         """Forget, in place."""

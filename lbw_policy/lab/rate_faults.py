@@ -28,8 +28,8 @@ class LrGlitch(Fault):
 
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
-        """Return one of 3 to 100 times, for 3 to 30 steps."""
-        return cls(beginning(source, steps), source.randint(3, 30), between(source, 3, 100))
+        """Return one of 5 to 100 times, for 3 to 40 steps."""
+        return cls(beginning(source, steps), source.randint(3, 40), between(source, 5, 100))
 
     def on_update(self, optimizer: Optimizer, now: Now) -> AbstractContextManager[object]:
         """Return a context in which every group's learning rate is multiplied."""
@@ -48,9 +48,9 @@ class LrHigh(LrGlitch):
 
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
-        """Return one of 3 to 100 times, to the end."""
+        """Return one of 5 to 100 times, to the end."""
         start = beginning(source, steps)
-        return cls(start, steps - start, between(source, 3, 100))
+        return cls(start, steps - start, between(source, 5, 100))
 
 
 @frozen
@@ -85,8 +85,8 @@ class LrRamp(Fault):
 
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
-        """Return one of 2 to 12 % a step, for 40 to 120 steps."""
-        return cls(beginning(source, steps), source.randint(40, 120), 1 + between(source, 0.02, 0.12))
+        """Return one of 3 to 12 % a step, for 60 to 140 steps."""
+        return cls(beginning(source, steps), source.randint(60, 140), 1 + between(source, 0.03, 0.12))
 
     def on_update(self, optimizer: Optimizer, now: Now) -> AbstractContextManager[object]:
         """Return a context in which every group's learning rate is multiplied."""

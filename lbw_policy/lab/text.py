@@ -19,6 +19,7 @@ LIMIT = 4_000_000
 _ENOUGH = 200_000
 _HELD_OUT = 0.05
 _LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "__pycache__"})
+_PROSE = "pydoc_data"
 
 
 @frozen(eq=False)
@@ -29,16 +30,17 @@ class Text:
     held_out: Tensor
 
 
-def library_text(limit: int = LIMIT, folders: Iterable[Path] | None = None) -> Text:
+def library_text(limit: int = LIMIT, folders: Iterable[Path] | None = None, *, prose: bool = True) -> Text:
     """Return the standard library's source text, split into a training and a held-out part.
 
+    Without `prose` the texts of `help()` are left out, which are no source but lie in one large module.
     Some installs ship the standard library compiled only; then the source of torch stands in.
 
     Raises:
         ResourceError: no folder has enough source text.
     """
     for folder in default_folders() if folders is None else folders:
-        raw = _joined(folder, limit)
+        raw = _joined(folder, limit, _LEFT_OUT if prose else _LEFT_OUT | {_PROSE})
         if len(raw) >= min(limit, _ENOUGH):
             return _split(raw)
     raise ResourceError(
@@ -46,15 +48,13 @@ def library_text(limit: int = LIMIT, folders: Iterable[Path] | None = None) -> T
     )
 
 
-def library_prose(folder: Path | None = None) -> Tensor | None:
-    """Return English prose that most Pythons have, uint8 of shape [n]: the topics of `help()`; None without them."""
-    path = (folder or Path(sysconfig.get_path("stdlib"))) / "pydoc_data" / "topics.py"
+def library_prose() -> Tensor | None:
+    """Return English prose that most Pythons have, uint8 of shape [n]: what `help()` says; None where it is missing."""
     try:
-        raw = path.read_bytes()
-    except OSError:
+        from pydoc_data.topics import topics
+    except ImportError:
         return None
-    # The topics are strings in a module: their line breaks and quotes are written out.
-    return _bytes(raw.replace(b"\\n", b"\n").replace(b"\\'", b"'"))
+    return _bytes("\n".join(topics.values()).encode())
 
 
 def default_folders() -> tuple[Path, ...]:
@@ -62,13 +62,13 @@ def default_folders() -> tuple[Path, ...]:
     return Path(sysconfig.get_path("stdlib")), Path(torch.__file__).parent
 
 
-def sources(folder: Path) -> list[Path]:
+def sources(folder: Path, left_out: frozenset[str] = _LEFT_OUT) -> list[Path]:
     """Return the source files below a folder, in an order that depends on their relative paths only.
 
     The order is by digest, so that any stretch of the text is a fair sample of the library.
     """
     found = (path.relative_to(folder) for path in folder.rglob("*.py"))
-    names = sorted((path.as_posix() for path in found if not _LEFT_OUT & set(path.parts)), key=_digest)
+    names = sorted((path.as_posix() for path in found if not left_out & set(path.parts)), key=_digest)
     return [folder / name for name in names]
 
 
@@ -76,17 +76,17 @@ def _digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def _contents(folder: Path) -> Iterator[bytes]:
-    for path in sources(folder):
+def _contents(folder: Path, left_out: frozenset[str]) -> Iterator[bytes]:
+    for path in sources(folder, left_out):
         try:
             yield path.read_bytes()
         except OSError:
             continue
 
 
-def _joined(folder: Path, limit: int) -> bytes:
+def _joined(folder: Path, limit: int, left_out: frozenset[str]) -> bytes:
     joined = bytearray()
-    for content in _contents(folder):
+    for content in _contents(folder, left_out):
         joined += content
         if len(joined) >= limit:
             break

@@ -31,8 +31,8 @@ class BitFlip(Fault):
 
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
-        """Return a flip in the exponent of 1 to 16 elements."""
-        depth, elements = source.choice((1, 1, 1, 5, 6, 7)), source.choice((1, 2, 4, 16))
+        """Return a flip in the exponent of 1 to 64 elements."""
+        depth, elements = source.choice((1, 1, 1, 1, 5, 6)), source.choice((1, 4, 16, 64))
         return cls(beginning(source, steps), 1, depth, elements, round(source.random() * 0.999, 3))
 
     def on_weights(self, model: nn.Module, now: Now) -> None:
@@ -56,8 +56,8 @@ class WeightNoise(Fault):
 
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
-        """Return one of 0.1 to 5 times the weights."""
-        return cls(beginning(source, steps), 1, between(source, 0.1, 5))
+        """Return one of 0.2 to 10 times the weights."""
+        return cls(beginning(source, steps), 1, between(source, 0.2, 10))
 
     @torch.no_grad()
     def on_weights(self, model: nn.Module, now: Now) -> None:
@@ -84,8 +84,8 @@ class LogitGrowth(Fault):
 
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
-        """Return one of 2 to 12 % a step, for 30 to 120 steps."""
-        return cls(beginning(source, steps), source.randint(30, 120), 1 + between(source, 0.02, 0.12))
+        """Return one of 3 to 12 % a step, for 40 to 140 steps."""
+        return cls(beginning(source, steps), source.randint(40, 140), 1 + between(source, 0.03, 0.12))
 
     @torch.no_grad()
     def on_weights(self, model: nn.Module, now: Now) -> None:
@@ -110,8 +110,8 @@ class OutputGrowth(Fault):
 
     @classmethod
     def drawn(cls, source: random.Random, steps: int) -> Self:
-        """Return one of 1 to 8 % a step, for 30 to 120 steps."""
-        return cls(beginning(source, steps), source.randint(30, 120), 1 + between(source, 0.01, 0.08))
+        """Return one of 2 to 10 % a step, for 40 to 140 steps."""
+        return cls(beginning(source, steps), source.randint(40, 140), 1 + between(source, 0.02, 0.1))
 
     @torch.no_grad()
     def on_weights(self, model: nn.Module, now: Now) -> None:

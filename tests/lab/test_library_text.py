@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lbw_policy.errors import ResourceError
-from lbw_policy.lab.text import default_folders, library_text, sources
+from lbw_policy.lab.text import default_folders, library_prose, library_text, sources
 
 
 def _library(root: Path, names: list[str]) -> Path:
@@ -56,3 +56,11 @@ def test_without_any_source_the_error_says_so(tmp_path: Path) -> None:
 def test_the_fallback_exists_on_this_machine() -> None:
     assert len(default_folders()) == 2
     assert len(library_text(200_000, default_folders()[1:]).train) == 190_000
+
+
+def test_prose_is_another_text_than_source() -> None:
+    prose, without = library_prose(), library_text(limit=1_500_000, prose=False)
+    assert prose is not None
+    assert len(prose) > 200_000
+    raw = bytes(prose[100_000:100_200].tolist())
+    assert raw not in bytes(without.train.tolist())
