@@ -19,8 +19,8 @@ from lbw_policy.lab.tasks import Draw, Task, evaluating
 from lbw_policy.lab.training import Run
 from lbw_policy.lab.trouble import BENIGN, Fault
 
-FORMAT = 1
-"""Of a finding; and of what a finding depends on beside the case and the contender."""
+FORMAT = 2
+"""Of a finding and of the trainings: raised when either changes, so that no old finding is taken for a new one."""
 LOST_FOR = 60
 """A run whose loss is not finite for so many steps in a row is given up."""
 _DIGITS = 5

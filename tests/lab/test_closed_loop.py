@@ -91,9 +91,9 @@ def test_a_key_names_everything_that_a_run_depends_on() -> None:
     assert key(usual, NONE) == key(case("lr_glitch"), NONE)
 
 
-def test_the_key_of_a_policy_changes_with_its_text_not_with_its_name(tmp_path: Path) -> None:
+def test_the_key_of_a_policy_changes_with_what_it_does_not_with_how_it_is_written(tmp_path: Path) -> None:
     text = 'lbw 1\npolicy mine { doc "" }\nsignal loss = telemetry.loss\nalert high info when loss > 9 "{loss}"\n'
-    for name, content in (("a.lbw", text), ("b.lbw", text), ("c.lbw", text.replace("> 9", "> 8"))):
+    for name, content in (("a.lbw", text), ("b.lbw", f"# Why.\n\n{text}"), ("c.lbw", text.replace("> 9", "> 8"))):
         (tmp_path / name).write_text(content, encoding="utf-8")
     first, same, other = (key(case("none"), ours(str(tmp_path / name))) for name in ("a.lbw", "b.lbw", "c.lbw"))
     assert first == same != other
