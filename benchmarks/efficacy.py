@@ -195,10 +195,9 @@ def _stress(bench: Bench, options: argparse.Namespace, guards: Sequence[str]) ->
     figure, panels = pictures.stress_figure(len(trained))
     rows = []
     for name, axes in zip(trained, panels, strict=False):
-        joined = [guard for guard in guards if name[1] in contender(guard).optimizers]
-        ends = {guard: [_end(bench, cases[name, factor], guard) for factor in FACTORS] for guard in joined}
+        ends = {guard: [_end(bench, cases[name, factor], guard) for factor in FACTORS] for guard in guards}
         pictures.stress(" ".join(name), FACTORS, ends, axes)
-        rows += [[" ".join(name), guard, *(f"{end:.3f}" for end in found)] for guard, found in ends.items()]
+        rows += [[" ".join(name), guard, *(tables.number(end, 3) for end in found)] for guard, found in ends.items()]
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.savefig(options.out / "stress.png")
@@ -215,7 +214,8 @@ def _stressed(trained: tuple[str, str], factor: float, seeds: Sequence[int]) -> 
 
 
 def _end(bench: Bench, cases: Sequence[Case], guard: str) -> float:
-    found = [bench.get(case, guard) for case in cases]
+    """Return the mean final loss, NaN where a guard does not take part."""
+    found = [bench.get(case, guard) for case in cases if _joins(case, guard)]
     # NaN compares as false: what is not a number counts as an untrained model.
     return tables.mean(each.held_out if each.held_out < each.untrained else each.untrained for each in found)
 
