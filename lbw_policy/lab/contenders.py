@@ -17,6 +17,7 @@ from lbw_policy.lab.recipes import OPTIMIZERS, Recipe
 from lbw_policy.lab.results import Intervention
 from lbw_policy.lab.training import Attach, Guarding
 from lbw_policy.lab.trouble import Fault
+from lbw_policy.semantics.policy import Place
 
 OURS = "ours:"
 """What stands before a preset or a file in the name of a contender."""
@@ -152,11 +153,16 @@ def ours(policy: str) -> Contender:
 
 def _meaning(policy: lbw.Policy) -> str:
     """Return a digest of what a policy does: other comments, tests and names of files leave it as it is."""
-    rules = {
-        part: tuple(evolve(rule, place=None) for rule in getattr(policy, part))
-        for part in ("reflexes", "levels", "alerts")
-    }
-    return hashlib.sha256(repr(evolve(policy, name="", doc="", digest="", **rules)).encode()).hexdigest()
+    bare = evolve(
+        policy,
+        name="",
+        doc="",
+        digest="",
+        reflexes=tuple(evolve(one, place=Place("", 0)) for one in policy.reflexes),
+        levels=tuple(evolve(one, place=Place("", 0)) for one in policy.levels),
+        alerts=tuple(evolve(one, place=Place("", 0)) for one in policy.alerts),
+    )
+    return hashlib.sha256(repr(bare).encode()).hexdigest()
 
 
 def _oracle() -> Contender:

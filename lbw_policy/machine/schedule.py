@@ -39,14 +39,19 @@ def slack(policy: Policy) -> Slack | None:
     """Return the slack of a policy's rollbacks, None if it has none.
 
     The newest healthy snapshot is at most `every` + `proof` old when trouble begins; until it is noticed the
-    holds of the levels pass, and the ticks to the next sample.
+    holds of the levels pass, and the ticks to the next sample. A snapshot taken in that time must not be proved
+    before it is over: it would be restored, and make room for another. Where the policy's own snapshots do not
+    suffice for that, there is no slack.
     """
     schedule, limit = SnapshotSchedule.of(policy), policy.limits.rollback
     if schedule is None or limit is None:
         return None
     reach = min(limit.distance, *(one.at_most for one in actions_of(policy) if isinstance(one, Rollback)))
-    room = reach - schedule.proof - max((level.enter.count for level in policy.levels if level.enter), default=0)
-    late = max(1, min(schedule.proof, room - schedule.every + 1))
+    hold = max((level.enter.count for level in policy.levels if level.enter), default=0)
+    room = reach - schedule.proof - hold
+    late = min(schedule.proof - max(hold, 1) + 1, room - schedule.every + 1)
+    if late < 1:
+        return Slack(1, schedule.every)
     return Slack(late, max(schedule.every, min(limit.distance // 2, room - late + 1)))
 
 
