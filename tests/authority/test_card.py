@@ -35,9 +35,9 @@ def test_of_a_count_every_promise_it_rests_on_must_be_proved() -> None:
 
 def test_a_line_is_never_said_to_be_proved_beyond_what_is() -> None:
     policy = load("conservative")
-    known = {"calm_returns": 60.0, "oscillation_bounded": 2.0, "dwell_bounded": 1_000.0}
+    known = {"calm_returns": 30.0, "oscillation_bounded": 2.0, "dwell_bounded": 1_000.0}
     found = {line.what: (line.value, line.status) for line in card(policy, known).lines}
-    assert found["back to `normal`"] == (60, "proved")
+    assert found["back to `normal`"] == (30, "proved")
     assert found["same level again"] == (2, "proved")
     assert found["in one level"] == (1_000, "proved")
 
