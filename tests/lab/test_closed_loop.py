@@ -15,6 +15,12 @@ from lbw_policy.lab.language import ByteLanguage
 from lbw_policy.lab.scenarios import SCENARIOS, Case
 from lbw_policy.lab.trouble import CALM
 
+SKIPS = """lbw 1
+policy skips { doc "Skips what is not finite." }
+signal grad = telemetry.grad_norm
+reflex broken { when not finite(grad)  do skip }
+limits { skip at most 4 in a row, at most 20 per 1_000 steps  intervene at most 20 per 1_000 steps }
+"""
 STEPS = 90
 _START = 20
 
@@ -46,7 +52,7 @@ def test_losses_are_those_of_the_data_that_were_due() -> None:
 
 
 def test_a_guard_that_skips_is_told_of_by_step() -> None:
-    found = find(case("grad_nan"), ours("conservative"))
+    found = find(case("grad_nan"), ours(SKIPS))
     assert found.acts == {"skip": (_START,)}
     assert math.isfinite(found.held_out)
 
