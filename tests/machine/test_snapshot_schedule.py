@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lbw_policy.errors import StateError
-from lbw_policy.machine.schedule import SnapshotSchedule, Taken
+from lbw_policy.machine.schedule import SnapshotSchedule, Taken, slack
 from lbw_policy.semantics import load
 
 TEXT = """lbw 1
@@ -169,3 +169,46 @@ def test_a_healthy_snapshot_saw_its_calm_ticks_and_one_is_at_hand_once_one_was(e
         assert len(one.taken) <= 2
         assert all(since[at] >= 3 for at in one.healthy())
         assert bool(one.healthy()) == healthy
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    distance=st.integers(4, 200),
+    every=st.none() | st.integers(1, 200),
+    hold=st.integers(1, 8),
+    begins=st.integers(0, 300),
+)
+@example(distance=4, every=1, hold=2, begins=0)
+@example(distance=12, every=3, hold=3, begins=0)
+@example(distance=50, every=None, hold=12, begins=7)
+def test_a_healthy_snapshot_is_in_reach_however_far_it_is_stretched(
+    distance: int, every: int | None, hold: int, begins: int
+) -> None:
+    """Where the policy's own snapshots suffice, so do those taken as rarely, and noticed as late, as ever allowed."""
+    setting = f"snapshot every {every} steps" if every else ""
+    policy = load(f"""lbw 1
+policy p {{ {setting} }}
+signal g = telemetry.grad_norm
+levels n -> r
+level r {{ enter when g > 1 for {hold} steps  stay at most 5 steps  do rollback at most {distance} steps }}
+limits {{ rollback at most {distance} steps back, at most 3 per 1_000 steps }}
+""")
+    bound = slack(policy)
+    assert bound is not None
+    found = SnapshotSchedule.of(policy)
+    assert found is not None
+    written = found.every
+    if written + found.proof + hold > distance or hold > found.proof:
+        # Too far back, or proved before trouble is noticed: the policy's own snapshots may not suffice.
+        assert (bound.late, bound.every) == (1, written)
+        return
+    assert written <= bound.every <= max(written, distance // 2)
+    found.every = bound.every
+    noticed = begins + 2 * distance + bound.late - 1 + hold
+    for tick in range(noticed):
+        found.pass_tick(calm=True)
+        if found.due(tick + 1):
+            found.take(tick, tick + 1)
+    before_trouble = [progress for progress in found.healthy() if progress <= begins + 2 * distance]
+    assert before_trouble
+    assert noticed - max(before_trouble) <= distance

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 import torch
 from attrs import define, field
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn, optim
 
 import lbw_policy as lbw
 from lbw_policy.errors import StateError
 from lbw_policy.machine import Session, by_signal
-from lbw_policy.machine.schedule import SnapshotSchedule, slack
+from lbw_policy.machine.schedule import slack
 from lbw_policy.runtime import Guard
 from lbw_policy.runtime.cadence import FACTORS, wants
 from lbw_policy.runtime.meter import Meter, due
@@ -444,49 +444,6 @@ alert x info when a > 2 * median(a, {} steps) for 2 of 3 steps "x"
             session.finish(applied=True)
             found.append((session.machine.evaluator.reading("a"), [message.text for message in turn.decision.messages]))
         assert found[0] == found[1]
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    distance=st.integers(4, 200),
-    every=st.none() | st.integers(1, 200),
-    hold=st.integers(1, 8),
-    begins=st.integers(0, 300),
-)
-@example(distance=4, every=1, hold=2, begins=0)
-@example(distance=12, every=3, hold=3, begins=0)
-@example(distance=50, every=None, hold=12, begins=7)
-def test_a_healthy_snapshot_is_in_reach_however_far_it_is_stretched(
-    distance: int, every: int | None, hold: int, begins: int
-) -> None:
-    """Where the policy's own snapshots suffice, so do those taken as rarely, and noticed as late, as ever allowed."""
-    setting = f"snapshot every {every} steps" if every else ""
-    policy = lbw.load(f"""lbw 1
-policy p {{ {setting} }}
-signal g = telemetry.grad_norm
-levels n -> r
-level r {{ enter when g > 1 for {hold} steps  stay at most 5 steps  do rollback at most {distance} steps }}
-limits {{ rollback at most {distance} steps back, at most 3 per 1_000 steps }}
-""")
-    bound = slack(policy)
-    assert bound is not None
-    schedule = SnapshotSchedule.of(policy)
-    assert schedule is not None
-    written = schedule.every
-    if written + schedule.proof + hold > distance or hold > schedule.proof:
-        # Too far back, or proved before trouble is noticed: the policy's own snapshots may not suffice.
-        assert (bound.late, bound.every) == (1, written)
-        return
-    assert written <= bound.every <= max(written, distance // 2)
-    schedule.every = bound.every
-    noticed = begins + 2 * distance + bound.late - 1 + hold
-    for tick in range(noticed):
-        schedule.pass_tick(calm=True)
-        if schedule.due(tick + 1):
-            schedule.take(tick, tick + 1)
-    before_trouble = [progress for progress in schedule.healthy() if progress <= begins + 2 * distance]
-    assert before_trouble
-    assert noticed - max(before_trouble) <= distance
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
