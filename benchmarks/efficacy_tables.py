@@ -77,7 +77,7 @@ def report(verdicts: Sequence[Verdict], guards: Sequence[str]) -> str:
         "## By how trouble comes: crash, final-loss ratio, steps away (mean / p90)", by_nature(verdicts, guards),
     ]  # fmt: skip
     if 0 < len(unseen) < len(verdicts):
-        parts += ["## Runs of which thresholds saw neither the trouble nor the architecture", overall(unseen, guards)]
+        parts += ["## Runs whose trouble or architecture thresholds have not seen", overall(unseen, guards)]
     parts += [
         "## By fault: crash, final-loss ratio (runs)",
         _crossed(faulty, guards, lambda each: each.case.scenario),

@@ -158,7 +158,7 @@ class Grid:
 
 
 def reserved(cases: Sequence[Case]) -> list[Case]:
-    """Return those runs of which nothing was seen in tuning: neither the scenario nor the architecture."""
+    """Return those runs whose scenario, or architecture, or both, were not seen in tuning."""
     return [
         case for case in cases
         if not SCENARIOS[case.scenario].tuned or case.architecture not in TUNED_ARCHITECTURES
