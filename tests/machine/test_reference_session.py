@@ -113,7 +113,7 @@ RELAXED = settings(max_examples=80, deadline=None, suppress_health_check=list(He
 def test_the_session_agrees_with_the_reference_under_policies_that_act() -> None:
     seen = Counter[str]()
 
-    @RELAXED
+    @settings(RELAXED, max_examples=300)
     @given(
         policy=busy.policies(),
         run=busy.runs(),
