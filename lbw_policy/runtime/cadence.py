@@ -11,13 +11,11 @@ from lbw_policy.machine.schedule import slack
 from lbw_policy.risk import HOLD, STANDARD_SOURCES
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Expression, Reading, RiskReading
-from lbw_policy.semantics.signals import EVENTS, SIGNALS, Need
+from lbw_policy.semantics.signals import EVENTS
 from lbw_policy.semantics.walk import actions_of, amounts, chain, parts
 
 FACTORS = (1, 2, 4, 8, 16)
 """What the ticks between two samples may be multiplied by."""
-_SLOW = 10
-"""How often the signals that need forward hooks are sampled for a risk model's own features."""
 _FREE = frozenset({"loss", "lr", "step_time"})
 """Sources that cost nothing, so there is nothing to be had by thinning them."""
 
@@ -116,7 +114,7 @@ def _leaves(roots: Sequence[Expression]) -> Iterator[Reading | RiskReading]:
 
 def standard_cadence() -> dict[str, int]:
     """Return what a risk's standard features read, and the ticks between two readings of each."""
-    return {source: _SLOW if SIGNALS[source].need is Need.MODEL else 1 for source in STANDARD_SOURCES}
+    return dict.fromkeys(STANDARD_SOURCES, 1)
 
 
 def clips(policy: p.Policy) -> bool:

@@ -11,18 +11,7 @@ import pytest
 from lbw_policy.cli import corpus
 from lbw_policy.corpora import read_manifest
 from lbw_policy.lab.architectures import ARCHITECTURES
-
-
-def _refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    try:
-        code = corpus.main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    assert captured.out == ""
-    return captured.err
+from tests.cli.refusals import refused
 
 
 def test_the_command_knows_every_architecture_of_the_lab() -> None:
@@ -58,15 +47,15 @@ def test_it_makes_runs_and_shows_what_they_are(tmp_path: Path, capsys: pytest.Ca
 def test_a_mistake_is_told_in_words(
     arguments: tuple[str, ...], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert expected in _refused(capsys, str(tmp_path / "out"), *arguments)
+    assert expected in refused(corpus.main, capsys, str(tmp_path / "out"), *arguments)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    assert f"`{tmp_path / 'file'}" in _refused(capsys, str(tmp_path / "file" / "out"))
+    assert f"`{tmp_path / 'file'}" in refused(corpus.main, capsys, str(tmp_path / "file" / "out"))
     (tmp_path / "manifest.jsonl").write_text("{}\n")
-    assert "manifest.jsonl:1: expected a run in format 1" in _refused(capsys, str(tmp_path))
+    assert "manifest.jsonl:1: expected a run in format 1" in refused(corpus.main, capsys, str(tmp_path))
 
 
 def test_without_the_extra_it_says_what_to_install(
@@ -79,7 +68,7 @@ def test_without_the_extra_it_says_what_to_install(
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
     line = 'lbw corpus: error: `scikit-learn` is not installed; pip install "lbw_policy[lab]"\n'
-    assert _refused(capsys, "out") == line
+    assert refused(corpus.main, capsys, "out") == line
 
 
 def test_the_command_is_mounted_without_importing_torch_or_the_extra() -> None:

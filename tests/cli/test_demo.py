@@ -11,18 +11,7 @@ import pytest
 
 from lbw_policy.cli import demo
 from lbw_policy.lab.faults import FAULTS
-
-
-def _refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    try:
-        code = demo.main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    assert captured.out == ""
-    return captured.err
+from tests.cli.refusals import refused
 
 
 def test_the_faults_of_the_demo_are_faults_of_the_lab() -> None:
@@ -59,7 +48,7 @@ def test_the_guard_saves_the_run_that_a_nan_batch_ends(tmp_path: Path, capsys: p
 def test_a_mistake_is_told_in_words(
     arguments: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert expected in _refused(capsys, *arguments)
+    assert expected in refused(demo.main, capsys, *arguments)
 
 
 def test_a_policy_that_does_not_check_is_refused_before_anything_is_trained(
@@ -67,13 +56,13 @@ def test_a_policy_that_does_not_check_is_refused_before_anything_is_trained(
 ) -> None:
     policy = tmp_path / "broken.lbw"
     policy.write_text("lbw 1\npolicy broken {")
-    assert "broken.lbw" in _refused(capsys, "--policy", str(policy), "--out", str(tmp_path / "out"))
+    assert "broken.lbw" in refused(demo.main, capsys, "--policy", str(policy), "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    assert f"`{tmp_path / 'file'}" in _refused(capsys, "--out", str(tmp_path / "file" / "out"))
+    assert f"`{tmp_path / 'file'}" in refused(demo.main, capsys, "--out", str(tmp_path / "file" / "out"))
 
 
 @pytest.mark.parametrize("missing", ["rich", "matplotlib"])
@@ -87,7 +76,7 @@ def test_without_the_extra_it_says_what_to_install(
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
     line = f'lbw demo: error: `{missing}` is not installed; pip install "lbw_policy[demo]"\n'
-    assert _refused(capsys) == line
+    assert refused(demo.main, capsys) == line
 
 
 def test_the_command_is_mounted_without_importing_torch_or_the_extra() -> None:
