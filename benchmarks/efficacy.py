@@ -27,16 +27,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lbw_policy.errors import LBWError
 from lbw_policy.lab.architectures import ARCHITECTURES
 from lbw_policy.lab.closed_loop import Finding, key
-from lbw_policy.lab.contenders import PLAIN
+from lbw_policy.lab.contenders import OURS, PLAIN
 from lbw_policy.lab.findings import Findings, Wanted, make, missing
 from lbw_policy.lab.rate_faults import LrStart
-from lbw_policy.lab.scenarios import REPORT, SCENARIOS, SPLITS, TUNE, Case, Grid
+from lbw_policy.lab.scenarios import REPORT, SCENARIOS, SPLITS, STEPS, TUNE, Case, Grid
 from lbw_policy.lab.verdicts import Verdict, judge
 
 GUARDS = (
     "none", "clip", "zclip", "adagc", "stablespam", "skipstep", "stabilityguard", "lr/10", "rollback", "clip+rollback",
-    "ours:conservative", "ours:transformer_pretraining", "oracle",
+    "ours:conservative", "ours:aggressive", "clip+ours:conservative", "oracle",
 )  # fmt: skip
+MADE_FOR: dict[str, tuple[str, ...]] = {
+    "transformer_pretraining": ("gpt", "moe"),
+    "mixture_of_experts": ("moe",),
+    "state_space": ("ssm", "gru"),
+    "diffusion": ("denoiser",),
+    "vision": ("cnn", "cnn_bn", "mlp"),
+    "finetuning": ("gpt_tuned", "cnn_tuned"),
+}
+"""The trainings that each preset is made for."""
+BESIDE = ("none", "clip+rollback", "ours:conservative")
+"""What such a preset is compared with, on these trainings alone."""
 QUICK = Grid(
     TUNE, 1,
     frozenset({"lr_start_30x", "lr_glitch", "nan_batch", "poison", "bit_flip", "grad_scale", "spikes", "none"}),
@@ -90,8 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"no such guard, or its policy cannot be used: {error}", style="red", highlight=False)
         return 2
     bench = Bench(Findings.within(options.out), options.jobs, console)
-    page = _stress(bench, options, guards) if options.stress else _compare(bench, options, guards)
-    (options.out / ("stress.md" if options.stress else "tables.md")).write_text(page, encoding="utf-8")
+    what = "stress" if options.stress else "presets" if options.presets else "tables"
+    page = {"stress": _stress, "presets": _presets, "tables": _compare}[what](bench, options, guards)
+    (options.out / f"{what}.md").write_text(page, encoding="utf-8")
     sys.stdout.write(page)
     return 0
 
@@ -104,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", choices=SPLITS, default=REPORT, help="what thresholds are chosen on, or reported on")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each run ({STEPS})")
     parser.add_argument("--faults", nargs="+", choices=sorted(SCENARIOS), default=[], help="of the split, only these")
     parser.add_argument("--archs", nargs="+", choices=sorted(ARCHITECTURES), default=[], help="only these")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one core each")
@@ -111,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("efficacy_out"), help="folder of findings, tables and pictures"
     )
     parser.add_argument("--quick", action="store_true", help="a few guards, faults and architectures: five minutes")
+    parser.add_argument("--presets", action="store_true", help="each preset on the trainings it is made for")
     parser.add_argument("--stress", action="store_true", help="final loss over a learning rate from 1x to 100x")
     return parser
 
@@ -131,13 +145,26 @@ def _guards(options: argparse.Namespace, console: Console) -> list[str]:
 
 
 def _compare(bench: Bench, options: argparse.Namespace, guards: Sequence[str]) -> str:
-    grid = Grid(options.split, options.seeds, frozenset(options.faults), frozenset(options.archs))
+    grid = Grid(options.split, options.seeds, frozenset(options.faults), frozenset(options.archs), options.steps)
     cases = list((QUICK if options.quick else grid).cases())
     bench.fill(list(_wanted(cases, guards)))
     verdicts = list(_verdicts(bench, cases, guards))
     pictures.crashes(verdicts, guards, options.out / "crashes.png")
     pictures.curves(_chosen(bench, cases, guards), guards, options.out / "curves.png")
     return _heading(options, cases, guards) + tables.report(verdicts, guards)
+
+
+def _presets(bench: Bench, options: argparse.Namespace, _: Sequence[str]) -> str:
+    """Put each preset through the runs of the trainings that it is made for, and return their tables."""
+    parts = ["# Presets on the trainings they are made for"]
+    for preset, made_for in MADE_FOR.items():
+        grid = Grid(options.split, options.seeds, frozenset(options.faults), frozenset(made_for), options.steps)
+        cases, guards = list(grid.cases()), [*BESIDE, f"{OURS}{preset}"]
+        bench.fill(list(_wanted(cases, guards)))
+        verdicts = list(_verdicts(bench, cases, guards))
+        title = f"## `{preset}`: {', '.join(made_for)}"
+        parts += [title, tables.overall(verdicts, guards), tables.by_nature(verdicts, guards)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _wanted(cases: Sequence[Case], guards: Sequence[str]) -> Iterator[Wanted]:
@@ -187,8 +214,8 @@ def _heading(options: argparse.Namespace, cases: Sequence[Case], guards: Sequenc
 def _stress(bench: Bench, options: argparse.Namespace, guards: Sequence[str]) -> str:
     """Train at a learning rate from 1x to 100x from the first step on, and return the table of final losses."""
     trained = [each for each in STRESSED if not options.archs or each[0] in options.archs]
-    seeds = range(1000, 1000 + options.seeds)
-    cases = {(name, factor): _stressed(name, factor, seeds) for name in trained for factor in FACTORS}
+    seeds = range(2000, 2000 + options.seeds)
+    cases = {(name, factor): _stressed(name, factor, seeds, options.steps) for name in trained for factor in FACTORS}
     bench.fill(
         [Wanted(case, guard) for group in cases.values() for guard in guards for case in group if _joins(case, guard)]
     )
@@ -206,9 +233,8 @@ def _stress(bench: Bench, options: argparse.Namespace, guards: Sequence[str]) ->
     return f"{title}\n\n{tables.table(head, rows)}\n"
 
 
-def _stressed(trained: tuple[str, str], factor: float, seeds: Sequence[int]) -> list[Case]:
+def _stressed(trained: tuple[str, str], factor: float, seeds: Sequence[int], steps: int) -> list[Case]:
     name, optimizer = trained
-    steps = Grid().steps
     fault = LrStart(0, steps, factor)
     return [Case(name, optimizer, "fp32", f"lr_start_{factor:g}x", fault, seed, steps) for seed in seeds]
 

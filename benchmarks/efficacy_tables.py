@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from attrs import frozen
@@ -74,7 +75,8 @@ def report(verdicts: Sequence[Verdict], guards: Sequence[str]) -> str:
     unseen = _reserved(verdicts)
     parts = [
         "## All runs", overall(verdicts, guards),
-        "## By how trouble comes: crash, final-loss ratio, steps away (mean / p90)", by_nature(verdicts, guards),
+        "## By how trouble comes: crash, final-loss ratio, harmful ones that end well, steps away (mean / p90)",
+        by_nature(verdicts, guards),
     ]  # fmt: skip
     if 0 < len(unseen) < len(verdicts):
         parts += ["## Runs whose trouble or architecture thresholds have not seen", overall(unseen, guards)]
@@ -87,8 +89,21 @@ def report(verdicts: Sequence[Verdict], guards: Sequence[str]) -> str:
         _crossed(faulty, guards, lambda each: f"{each.case.optimizer} {each.case.precision}"),
         "## Benign: hard interventions per 1_000 steps, harm (runs)",
         _benign(verdicts, guards),
+        *_ladders(verdicts, guards),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def ends(verdicts: Sequence[Verdict], guards: Sequence[str]) -> str:
+    """Return the table of where the runs of guards with levels ended, and how often they left the lowest level."""
+    head = ("guard", "trouble", "runs", "ended in", "halted", "left the lowest level: mean", "most")
+    rows = []
+    for guard in guards:
+        for nature in NATURES:
+            found = [each for each in _of(verdicts, guard) if each.nature == nature and each.ended]
+            if found:
+                rows.append([guard, nature, str(len(found)), *_ends(found)])
+    return table(head, rows)
 
 
 def overall(verdicts: Sequence[Verdict], guards: Sequence[str]) -> str:
@@ -147,7 +162,8 @@ def _nature_cell(verdicts: Sequence[Verdict]) -> str:
     found = Figures.of(verdicts)
     if not found.runs:
         return "-"
-    return f"{percent(found.crash)}, {found.ratio:.3f}, {number(found.away, 1)} / {number(found.away_p90)}"
+    away = f"{number(found.away, 1)} / {number(found.away_p90)}"
+    return f"{percent(found.crash)}, {found.ratio:.3f}, {percent(found.well, 0)}, {away}"
 
 
 def _crossed(verdicts: Sequence[Verdict], guards: Sequence[str], part: Callable[[Verdict], str]) -> str:
@@ -175,6 +191,19 @@ def _benign(verdicts: Sequence[Verdict], guards: Sequence[str]) -> str:
         [name, *(cell([e for e in _of(calm, guard) if e.case.scenario == name]) for guard in guards)] for name in names
     ]
     return table(("", *guards), rows)
+
+
+def _ladders(verdicts: Sequence[Verdict], guards: Sequence[str]) -> tuple[str, ...]:
+    if not any(each.ended for each in verdicts):
+        return ()
+    return "## Where runs of guards with levels end", ends(verdicts, guards)
+
+
+def _ends(found: Sequence[Verdict]) -> list[str]:
+    halted = sum(each.halted for each in found)
+    levels = Counter(each.ended for each in found if not each.halted)
+    shown = ", ".join(f"`{level}` {count}" for level, count in levels.most_common())
+    return [shown, str(halted), number(mean(each.climbs for each in found), 2), str(max(e.climbs for e in found))]
 
 
 def _reserved(verdicts: Sequence[Verdict]) -> list[Verdict]:

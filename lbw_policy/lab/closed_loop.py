@@ -33,6 +33,7 @@ class Finding:
     `losses` are those of each finished step on the data that were due, whatever a fault made of them: they tell of the
     weights, not of a bad batch. `untrained` and `held_out` are the held-out losses before the first and after the last
     step. `acts` has the steps of all that the guard did, by action. `raised` is what a guard broke the run with.
+    `levels` are the steps at which the level of a guard that has levels changed, with the new one.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Finding:
     halted: int | None
     raised: str
     acts: Mapping[str, tuple[int, ...]]
+    levels: tuple[tuple[int, str], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as data for JSON, which has no NaN: what is not finite becomes None."""
@@ -60,7 +62,8 @@ class Finding:
         losses = tuple(math.nan if loss is None else float(loss) for loss in entry["losses"])
         held_out = math.nan if entry["held_out"] is None else float(entry["held_out"])
         acts = {str(name): tuple(map(int, ticks)) for name, ticks in entry["acts"].items()}
-        return cls(**{**entry, "losses": losses, "held_out": held_out, "acts": acts})
+        levels = tuple((int(step), str(level)) for step, level in entry.get("levels", ()))
+        return cls(**{**entry, "losses": losses, "held_out": held_out, "acts": acts, "levels": levels})
 
 
 def key(case: Case, contender: Contender) -> str:
@@ -76,8 +79,8 @@ def find(case: Case, contender: Contender) -> Finding:
     task, fault = task_of(case.architecture), contender.fault(case.fault)
     attach = contender.attach(case.fault) if contender.attach else None
     run = Run(task, contender.recipe(case.recipe), fault, attach)
-    losses = list[float]()
-    raised = _train(run, losses, (task, case, fault))
+    losses, levels = list[float](), list[tuple[int, str]]()
+    raised = _train(run, (losses, levels), (task, case, fault))
     if run.guard is not None:
         run.guard.detach()
     return Finding(
@@ -90,6 +93,7 @@ def find(case: Case, contender: Contender) -> Finding:
         halted=run.halted,
         raised=raised,
         acts=_acts(run),
+        levels=tuple(levels),
     )
 
 
@@ -100,19 +104,26 @@ def untrained(architecture: str, seed: int) -> float:
     return task.held_out(task.model(seed))
 
 
-def _train(run: Run, losses: list[float], struck: tuple[Task, Case, Fault]) -> str:
+def _train(run: Run, seen: tuple[list[float], list[tuple[int, str]]], struck: tuple[Task, Case, Fault]) -> str:
     """Train to the end, as far as it goes, and return what the guard broke it with."""
-    task, case, fault = struck
+    (losses, levels), (task, case, fault) = seen, struck
     try:
         for step in range(case.steps):
-            seen = _due_loss(run, task, case, step) if _spoils(fault, step) else None
+            due = _due_loss(run, task, case, step) if _spoils(fault, step) else None
             run.step()
+            _note_level(run, step, levels)
             if run.halted is not None or _lost(losses):
                 break
-            losses.append(run.losses[-1] if seen is None else seen)
+            losses.append(run.losses[-1] if due is None else due)
     except Exception as error:  # a guard of whatever kind: that it breaks the run is its result
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def _note_level(run: Run, step: int, levels: list[tuple[int, str]]) -> None:
+    level = getattr(run.guard, "level", None)
+    if level is not None and (not levels or levels[-1][1] != level):
+        levels.append((step, str(level)))
 
 
 def _spoils(fault: Fault, step: int) -> bool:

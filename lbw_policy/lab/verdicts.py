@@ -27,7 +27,8 @@ class Verdict:
 
     `ratio` is the final held-out loss over that of the trouble-free unguarded run, `harm` by how much it is above that
     of the unguarded run under the same trouble. `harmful` tells whether the trouble did lasting harm to the unguarded
-    run. `away` is None where the run was not back by its end.
+    run. `away` is None where the run was not back by its end. Of a guard with levels, `climbs` is how often the run
+    left the lowest one, and `ended` the level it ended in, "" for others.
     """
 
     case: Case
@@ -40,6 +41,8 @@ class Verdict:
     harm: float
     away: int | None
     hard: int
+    climbs: int = 0
+    ended: str = ""
 
     @property
     def nature(self) -> str:
@@ -60,6 +63,8 @@ def judge(case: Case, finding: Finding, calm: Finding, plain: Finding) -> Verdic
         harm=_excess(finding, _end(plain, calm.untrained), calm.untrained),
         away=away(finding.losses, calm.losses),
         hard=sum(len(ticks) for action, ticks in finding.acts.items() if action in HARD),
+        climbs=_climbs(finding),
+        ended=finding.levels[-1][1] if finding.levels else "",
     )
 
 
@@ -98,6 +103,12 @@ def away(losses: Sequence[float], reference: Sequence[float]) -> int | None:
             longest, began = max(longest, step - began), None
     still = began is not None and len(near) - began >= measures.SETTLED
     return None if still or len(losses) < len(reference) else max(longest, 0 if began is None else len(near) - began)
+
+
+def _climbs(finding: Finding) -> int:
+    """Return how often the run left the level that it began in."""
+    calm = finding.levels[0][1] if finding.levels else ""
+    return sum(level == calm for _, level in finding.levels[:-1])
 
 
 def _near(losses: Sequence[float], reference: Sequence[float]) -> list[bool]:
