@@ -300,7 +300,7 @@ def test_what_levels_ask_for_is_foreseen_beside_what_reflexes_do() -> None:
     """Where only levels ask, their rulings are known; where they ask for more, or have an `else`, the tick waits."""
     seen = Counter[str]()
 
-    @RELAXED
+    @settings(RELAXED, max_examples=300)
     @given(policy=holding(), run=busy.runs())
     def check(policy: Policy, run: list[Heard]) -> None:
         session = Session(policy, lagged=True)

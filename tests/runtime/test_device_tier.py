@@ -68,7 +68,7 @@ def test_without_levels_both_tiers_do_and_record_the_same() -> None:
 def test_with_levels_a_run_that_does_not_wait_is_one_that_waits_for_every_tick() -> None:
     seen = Counter[str]()
 
-    @RELAXED
+    @settings(RELAXED, max_examples=100)
     @given(policy=policies(levels=True), told=tellings(), kind=kinds)
     def check(policy: Policy, told: list[Told], kind: str) -> None:
         runs = [Run.of(kind, policy, "device") for _ in range(2)]

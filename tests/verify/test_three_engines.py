@@ -249,7 +249,7 @@ ORDINARY = {
 def test_all_three_take_the_same_steps() -> None:
     met = Counter[str]()
 
-    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
     @given(policy=flickers.policies(), run=flickers.runs())
     def check(policy: Policy, run: list[Heard]) -> None:
         met.update(through(policy, run))
@@ -341,7 +341,7 @@ def test_a_mistake_in_one_of_the_three_is_noticed(mistake: str, monkeypatch: pyt
     monkeypatch.setattr(*WRONG[mistake])
 
     @seed(1)
-    @settings(max_examples=60, deadline=None, database=None, phases=[Phase.generate],
+    @settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(policy=flickers.policies(), run=flickers.runs())
     def check(policy: Policy, run: list[Heard]) -> None:
