@@ -200,6 +200,8 @@ class Flooder:
     aim: str = "steps lost"
     tries: int = 60
     ticks: int = 1_500
+    warm: int = 300
+    window: int = WINDOW
     seed: int = 0
     known: tuple[Lie, ...] = field(init=False)
 
@@ -218,10 +220,11 @@ class Flooder:
         return best
 
     def _flood(self, attack: Attack) -> Flood:
-        return Flood(attack, play(self.policy, attack, self.ticks, warm=300))
+        return Flood(attack, play(self.policy, attack, self.ticks, self.warm))
 
     def _cost(self, flood: Flood) -> float:
-        return flood.toll.lost() if self.aim == "steps lost" else -flood.toll.slowest()
+        toll = flood.toll
+        return toll.lost(self.window) if self.aim == "steps lost" else -toll.slowest(self.window)
 
     def _late(self, single: Sequence[Flood]) -> Iterator[Attack]:
         """Yield attacks that roll back as late as can be: a stir keeps newer snapshots away, then a lie goes back."""

@@ -37,7 +37,8 @@ class Sight:
 def watching(condition: str) -> Policy:
     """Return a policy with one alert, which speaks when the condition has held for 3 of 5 steps."""
     return load(
-        f'lbw 1 policy watch {{ }} signal loss = telemetry.loss alert seen warning when {condition} for 3 of 5 steps "x"'
+        "lbw 1 policy watch { } signal loss = telemetry.loss"
+        f' alert seen warning when {condition} for 3 of 5 steps "seen"'
     )
 
 
@@ -69,7 +70,9 @@ def _decide(session: Session, values: dict[str, float]) -> str:
     policy = session.policy
     session.begin({one.name: values.get(one.name) for one in policy.signals if not session.tick % one.every})
     norm = next((values.get(one.name) for one in policy.signals if one.key == "grad_norm"), None)
-    turn = session.decide({one.name: RiskValues(one.fallback, alarm=False) for one in policy.risks}, norm, layer_norm=norm)
+    turn = session.decide(
+        {one.name: RiskValues(one.fallback, alarm=False) for one in policy.risks}, norm, layer_norm=norm
+    )
     session.finish(applied=turn.updates)
     began = [one.request.rule for one in turn.granted if one.starts]
     return next(iter([*began, *(f"alert {one.alert}" for one in turn.decision.messages)]), "")

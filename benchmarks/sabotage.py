@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from adversaries import waited_for
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,7 +18,7 @@ from lbw_policy.lab.architectures import ARCHITECTURES, task_of
 from lbw_policy.lab.data_faults import CorruptBatches, Poison
 from lbw_policy.lab.recipes import Recipe
 from lbw_policy.lab.shifts import Spikes
-from lbw_policy.lab.tasks import Batch, Draw, Task
+from lbw_policy.lab.tasks import Batch, Draw
 from lbw_policy.lab.training import Run
 from lbw_policy.lab.trouble import CALM, DATA, Fault
 from lbw_policy.machine import Session
@@ -33,7 +33,7 @@ Choice = Callable[[Draw, Session | None], Batch]
 
 @frozen
 class Sabotage(Fault):
-    """Data of an adversary's choice, from a step on to the end."""
+    """Data of an adversary's choice, from a step on to the end; who trains shows the session to it."""
 
     name: ClassVar[str] = "sabotage"
     title: ClassVar[str] = "sabotage"
@@ -41,7 +41,7 @@ class Sabotage(Fault):
     start: int = WARM
     length: int = 10**6
     choose: Choice = lambda draw, _: draw.batch()
-    sees: list[Session] = []  # noqa: RUF012 - filled when a guard is attached
+    sees: list[Session] = field(factory=list)
 
     def on_batch(self, draw: Draw) -> Batch:
         """Return the batch of the adversary's choice."""
@@ -67,7 +67,9 @@ class Damage:
     first: int | None
 
 
-def train(name: str, fault: Fault, policy: Policy | None, steps: int, seed: int = 0) -> tuple[Run, list[float], list[int]]:
+def train(
+    name: str, fault: Fault, policy: Policy | None, steps: int, seed: int = 0
+) -> tuple[Run, list[float], list[int]]:
     """Train to the end; return the run, the lr factor of each step (0: no update), and progress after each."""
     torch.set_num_threads(1)
     recipe = Recipe(steps, seed, ARCHITECTURES[name].rates["adamw"])
@@ -163,12 +165,12 @@ def waster(stir: float) -> Sabotage:
             return draw.batch()
         return nan(draw) if phases[0] == "rollback" else evolve(draw.batch(), weight=stir)
 
-    return Sabotage(choose=choose, sees=[])
+    return Sabotage(choose=choose)
 
 
-def nan_for_ever() -> Sabotage:
+def nan_for_ever(start: int = WARM) -> Sabotage:
     """Return whoever breaks every batch."""
-    return Sabotage(choose=lambda draw, _: nan(draw), sees=[])
+    return Sabotage(start, choose=lambda draw, _: nan(draw))
 
 
 STRIKE, STRUCK = 460, 30
@@ -184,7 +186,7 @@ def spender() -> Sabotage:
         spent = session is not None and not session.limiter.left(session.tick, "skip")
         return draw.batch() if spent or draw.step > STRIKE or draw.step % 2 else noise(draw, 10.0)
 
-    return Sabotage(choose=choose, sees=[])
+    return Sabotage(choose=choose)
 
 
 def striker() -> Fault:
