@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,8 @@ from torch import nn
 
 import lbw_policy as lbw
 from lbw_policy.authority import card
+from lbw_policy.errors import StateError
+from lbw_policy.machine import Session
 from lbw_policy.resources import presets
 from lbw_policy.risk.logistic import RADIUS
 from lbw_policy.semantics import Policy
@@ -169,6 +174,56 @@ def test_whoever_lies_to_a_risk_moves_it_no_further_than_its_bound(liar: str) ->
     if liar in ("cries wolf every 60 ticks", "looks like trouble, always"):
         assert told.trusted < 0.9
         assert told.reason
+
+
+# Saved states from elsewhere
+
+STRANGE = (None, "x", -1, 10**18, 10**400, math.nan, math.inf, 1e308, -0.5, 3, True, [], [9, 1], {"a": 1}, b"x")
+
+
+def places(state: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of each part of a saved state; of a list that of the first part only."""
+    inner = state.items() if isinstance(state, dict) else list(enumerate(state))[:1] if isinstance(state, list) else ()
+    for key, part in inner:
+        yield (*path, key)
+        yield from places(part, (*path, key))
+
+
+def changed(state: dict[str, Any], path: tuple[Any, ...], value: object) -> dict[str, Any]:
+    copied = copy.deepcopy(state)
+    inner: Any = copied
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return copied
+
+
+def test_a_state_that_someone_changed_is_refused_or_goes_on_within_the_limits() -> None:
+    """Each part of a session's state, replaced by each strange value: `StateError`, or a run like any other."""
+    policy = lbw.load(SMALL)
+    session = Session(policy)
+    for tick in range(60):
+        step(session, {"loss": 9.0 if tick > 50 else 4.0, "grad": 9.0 if tick == 40 else 1.0})
+    state, taken = session.state_dict(), 0
+    for path, value in itertools.product(places(state), STRANGE):
+        resumed = Session(policy)
+        try:
+            resumed.load_state_dict(changed(state, path, value))
+        except StateError:
+            continue
+        taken += 1
+        skips = [step(resumed, {"loss": 99.0, "grad": math.nan}) for _ in range(12)]
+        assert sum(skips) <= 6
+        assert 0.2 <= resumed.limiter.scale <= 1.0
+    assert taken > 20
+
+
+def step(session: Session, values: dict[str, float | None]) -> bool:
+    """Take a session through one tick; return whether it skipped."""
+    session.begin(values)
+    turn = session.decide({}, 1.0)
+    session.finish(applied=turn.updates)
+    return any(grant.request.action == "skip" for grant in turn.granted)
 
 
 # What the loop tells
