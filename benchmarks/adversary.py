@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import lying
 import sabotage
-from adversaries import WINDOW, Attack, Flooder
+from adversaries import Attack, Flooder
 from creeping import RATES, RULES, Sight, creep, watching
 from efficacy_tables import table
 
@@ -213,9 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for part in options.parts:
         found = PARTS[part](options.presets)
-        sys.stdout.write(
-            f"## {part}, in {WINDOW:_} steps\n\n{found}\n" if part == "floods" else f"## {part}\n\n{found}\n"
-        )
+        sys.stdout.write(f"## {part}\n\n{found}\n\n")
         sys.stdout.flush()
         if options.write:
             write(part, found)
