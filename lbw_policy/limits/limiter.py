@@ -242,6 +242,8 @@ class Limiter:
             raise StateError("expected progress up to its high-water mark and an lr factor in (0, 1]")
         for name, ticks in saved.record(parts["budgets"], tuple(self._budgets)).items():
             self._budgets[name].restore(ticks)
+            if max(self._budgets[name].state(), default=-1) > self.last_tick:
+                raise StateError(f"expected nothing spent after the last tick, {self.last_tick}, in the saved state")
 
 
 def _budgets(limits: Limits) -> dict[str, Budget]:

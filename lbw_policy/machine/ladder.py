@@ -210,6 +210,9 @@ class Ladder:
         factors = [saved.finite(value) for value in saved.exactly(parts["factors"], count)]
         if not all(SCALE_FLOOR <= factor <= 1.0 for factor in factors):
             raise StateError(f"expected lr factors in [{SCALE_FLOOR}, 1] in the saved state")
+        restoring = [saved.finite(value) for value in saved.exactly(parts["restoring"], count)]
+        if not all(0.0 <= speed <= 1.0 for speed in restoring):
+            raise StateError("expected lr factors that come back by 0 to 1 a tick in the saved state")
         return Configuration(
             level=saved.within(parts["level"], count - 1),
             armed=parts["armed"],
@@ -219,7 +222,7 @@ class Ladder:
             cooling=tuple(saved.natural(left) for left in saved.exactly(parts["cooling"], count)),
             holding=tuple(value is True for value in saved.exactly(parts["holding"], count)),
             factors=tuple(factors),
-            restoring=tuple(saved.finite(value) for value in saved.exactly(parts["restoring"], count)),
+            restoring=tuple(restoring),
             started=tuple(
                 saved.within(mask, (1 << len(actions)) - 1)
                 for mask, actions in zip(saved.exactly(parts["started"], count), self.lasting, strict=True)

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from lbw_policy import saved
+from lbw_policy.errors import StateError
 from lbw_policy.limits import Allowance, Grant, Limiter, Outcome, Request, Situation
 from lbw_policy.machine.ahead import Answering, Ruling
 from lbw_policy.machine.decision import Decision
@@ -192,6 +193,8 @@ class Session:
         counts = {name: saved.natural(count) for name, count in events.items()}
         self.machine.load_state_dict(saved.mapping(parts["machine"]))
         self.limiter.load_state_dict(saved.mapping(parts["limiter"]))
+        if self.limiter.last_tick > tick:  # it would refuse every tick until then
+            raise StateError(f"expected a limiter of tick {tick} at most, found one of {self.limiter.last_tick}")
         if self.schedule:
             empty: dict[str, Any] = {"taken": []}
             self.schedule.load_state_dict(saved.mapping(parts["schedule"]) if snapshots else empty)

@@ -123,10 +123,13 @@ class Logistic:
         if prior.get("anchor") is not None:
             self._anchor = plain.named_numbers(prior, "anchor")
             self._anchor_intercept = plain.number(prior, "anchor_intercept")
-        if self.distance() > RADIUS * 1.001:
-            message = f"risk prior: expected weights within {RADIUS:g} of those it started from, found others"
-            raise StateError(message)
+        self._check_near("prior")
         self._slow_down()
+
+    def _check_near(self, what: str) -> None:
+        if self.distance() > RADIUS * 1.001:
+            message = f"risk {what}: expected weights within {RADIUS:g} of those it started from, found others"
+            raise StateError(message)
 
     def _slow_down(self) -> None:
         weights, intercept = self._weights(), self._regression.intercept
@@ -154,6 +157,7 @@ class Logistic:
         self._anchor = plain.named_numbers(state, "anchor") if anchored else None
         self._anchor_intercept = plain.number(state, "anchor_intercept")
         if anchored:
+            self._check_near("state")
             self._slow_down()
 
     def _restore(self, state: object) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from lbw_policy.errors import StateError
 
+_MOST = 2**53
+
 
 def entry(state: object, key: str) -> Any:  # noqa: ANN401 - what was saved is unknown until it is read
     """Return `state[key]`; raise `StateError` where the state is no mapping or lacks the key."""
@@ -31,10 +33,10 @@ def whole(state: object, key: str) -> int:
 
 
 def natural(state: object, key: str) -> int:
-    """Return `state[key]` as an int of 0 or more; raise `StateError` otherwise."""
+    """Return `state[key]` as an int from 0 to 2**53, which a float holds exactly; raise `StateError` otherwise."""
     value = whole(state, key)
-    if value < 0:
-        message = f"risk state: expected 0 or more in `{key}`, found {value}"
+    if not 0 <= value <= _MOST:
+        message = f"risk state: expected a count from 0 to 2**53 in `{key}`, found {_spell(value)}"
         raise StateError(message)
     return value
 

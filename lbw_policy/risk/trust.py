@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import Factory, asdict, define, fields
 
+from lbw_policy.errors import StateError
 from lbw_policy.risk import plain
 from lbw_policy.risk.alarm import SCORE_BOUND, Outcome
 from lbw_policy.risk.drift import Drift
@@ -32,6 +33,8 @@ _WORST_LOSS = 0.25
 _WORST_RANK = 0.6
 _GROWN, _MOVED = 8.0, 10.0
 """What the excess of squared errors, and the scores of quiet ticks over their bound, must add up to for a drift."""
+_SLIP = 1e-6
+"""What rounding may add to a saved sum."""
 _COUNTS = ("matured", "same", "suspended")
 
 
@@ -236,11 +239,10 @@ class Record:
 
     def load_state_dict(self, state: object) -> None:
         """Take over a saved record; raise `StateError` where it is damaged."""
-        sums = plain.entry(state, "sums")
-        self.sums = Sums(**{each.name: plain.number(sums, each.name) for each in fields(Sums)})
+        self.sums = _sums(plain.entry(state, "sums"))
         self.episodes = [_episode(each) for each in plain.items(state, "episodes")][-_KEPT_EPISODES:]
         counts = plain.entry(state, "counts")
-        self.matured, self.same, self.suspended = (plain.whole(counts, key) for key in _COUNTS)
+        self.matured, self.same, self.suspended = (plain.natural(counts, key) for key in _COUNTS)
         self.previous, self.reason = None, plain.text(state, "reason")
         self.events.load_state_dict(plain.entry(state, "events"))
         drift = plain.entry(state, "drift")
@@ -266,6 +268,18 @@ def most_alarms(ticks: int, budget: float) -> int:
     allowed = _allowed(budget * _MEMORY)
     fading = _MEMORY * math.log1p(1.0 / allowed)
     return math.ceil(allowed) + 2 + 3 * math.ceil(ticks / fading)
+
+
+def _sums(state: object) -> Sums:
+    """Return saved sums, which must be those of answers and labels from 0 to 1 with a memory of 1_000."""
+    found = Sums(**{each.name: plain.number(state, each.name) for each in fields(Sums)})
+    least = min(value for name, value in asdict(found).items() if name != "excess")
+    # INVARIANT: no credit of good answers outlasts the memory: a Brier score is never below 0.
+    sane = -found.excess - _SLIP <= found.reference <= found.labels + _SLIP <= _MEMORY + 2 * _SLIP
+    if least < 0.0 or not sane:
+        message = f"risk state: expected the sums of at most {_MEMORY:g} labels, found {asdict(found)}"
+        raise StateError(message)
+    return found
 
 
 def _episode(state: object) -> Episode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
@@ -18,6 +19,8 @@ from lbw_policy.syntax import MAX_CHARACTERS, Parsed, nodes, parse
 EDITION = 1
 MOST_FILES = 64
 MOST_DEPTH = 16
+_BEGINS = re.compile(r"(?:\s|#[^\n]*+)*+lbw\b")
+"""What a file of this language begins with, after comments."""
 _SHARED = nodes.Import | nodes.Param | nodes.Signal | nodes.Layers | nodes.Let | nodes.Risk
 
 
@@ -208,6 +211,12 @@ class _Linker:
             self.whole = False
             self._error("LBW602", found.message, word.span, found.help or shipped)
             return None
+        if not _BEGINS.match(found.text):
+            # INVARIANT: of a file that is none of ours nothing is shown: a policy from elsewhere may name any file.
+            self.whole = False
+            self._error("LBW111", f"expected a file that begins with `lbw {EDITION}`, found another", word.span,
+                        "it names the edition of the language the file is written in")  # fmt: skip
+            return None
         return self.add(found, path, key) if self._fits(word, found, chain) else None
 
     def _fits(self, word: nodes.Word, source: Source, chain: tuple[File, ...]) -> bool:
@@ -225,12 +234,10 @@ class _Linker:
         return False
 
     def _check_edition(self, file: File) -> None:
-        if file.tree.edition is None:
-            self._error("LBW111", f"expected `lbw {EDITION}` as the first words", Span(file.begin, file.begin + 1),
-                        "it names the edition of the language the file is written in")  # fmt: skip
-        elif file.tree.edition.number.value != EDITION:
+        edition = file.tree.edition
+        if edition is not None and edition.number.value != EDITION:
             message = f"expected `lbw {EDITION}`, found an unknown edition"
-            self._error("LBW110", message, file.tree.edition.span, "a newer edition needs a newer lbw_policy")
+            self._error("LBW110", message, edition.span, "a newer edition needs a newer lbw_policy")
 
     def _error(self, code: str, message: str, span: Span, advice: str | None) -> None:
         self.found.append(Diagnostic(code, message, self.joined, span, advice).located())

@@ -185,8 +185,9 @@ def test_a_resumed_ladder_goes_on_the_same(case: tuple[Ladder, list[Truths]], cu
 
 @pytest.mark.parametrize(
     "damage",
-    [{"level": 9}, {"armed": 1}, {"factors": [1.0]}, {"factors": [0.0, 1.0, 1.0]}, {"entering": "abc"}, {"x": 1}],
-)
+    [{"level": 9}, {"armed": 1}, {"factors": [1.0]}, {"factors": [0.0, 1.0, 1.0]}, {"entering": "abc"}, {"x": 1},
+     {"restoring": [0.0, -0.1, 0.0]}, {"restoring": [0.0, 1.1, 0.0]}],
+)  # fmt: skip
 def test_a_damaged_state_is_refused(damage: dict[str, object]) -> None:
     with pytest.raises(StateError):
         TWO.load({**TWO.save(TWO.start()), **damage})

@@ -304,3 +304,15 @@ def test_a_saved_count_must_not_be_negative() -> None:
 
     with pytest.raises(StateError):
         run.load_state_dict({**state, "events": {**state["events"], "skips": -1}})
+
+
+@pytest.mark.parametrize(("last_tick", "rollback"), [(40, []), (0, [40]), (40, [40])])
+def test_a_limiter_from_the_future_is_refused(last_tick: int, rollback: list[int]) -> None:
+    """It would refuse every tick to come, and so leave the run unguarded, or find its budgets spent for ever."""
+    run = session(BACK)
+    calm(run, 1)
+    state = run.state_dict()
+    spent = {**state["limiter"]["budgets"], "rollback": rollback}
+
+    with pytest.raises(StateError):
+        run.load_state_dict({**state, "limiter": {**state["limiter"], "last_tick": last_tick, "budgets": spent}})

@@ -153,6 +153,16 @@ def test_a_damaged_model_is_refused(key: str, damage: object) -> None:
         Logistic().load_state_dict(state)
 
 
+def test_a_saved_model_beyond_its_bound_is_refused() -> None:
+    """Weights further from the prior's than learning can bring them come from elsewhere."""
+    model = Logistic()
+    model.load_prior(_taught().state_dict())
+    state = model.state_dict()
+    state["weights"]["f0"] += 2 * RADIUS
+    with pytest.raises(StateError, match="within"):
+        Logistic().load_state_dict(state)
+
+
 def test_the_baseline_follows_surprise() -> None:
     """The rule's answer rises with the largest surprise and never exceeds 0.3."""
     rule = Baseline()

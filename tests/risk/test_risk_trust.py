@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from risk_streams import Scripted, risk, run_episodes, truthful
 
+from lbw_policy.errors import StateError
 from lbw_policy.risk import MODELS, RiskModel
 from lbw_policy.risk.alarm import Outcome
 from lbw_policy.risk.labels import Sample
@@ -167,6 +168,19 @@ def test_a_record_stays_plain_and_is_restored_exactly(labels: list[tuple[float, 
         record.learn(Sample(200, {"a": 0.5}, 0.5, 0.0, label=False), 0.5)
     assert one.state_dict() == two.state_dict()
     assert one.standing() == two.standing()
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("sums", "false_alarms", -1e6), ("sums", "excess", -1e9), ("sums", "labels", 1e9), ("counts", "suspended", -5),
+     ("counts", "matured", -1), ("events", "true", 10**400)],
+)  # fmt: skip
+def test_a_record_that_no_run_can_have_is_refused(part: str, name: str, value: float) -> None:
+    """Else a state from elsewhere could bring a credit of good answers that no lie would ever use up."""
+    state = Record(10, 3e-4).state_dict()
+    state[part][name] = value
+    with pytest.raises(StateError):
+        Record(10, 3e-4).load_state_dict(state)
 
 
 def test_a_record_says_nothing_early() -> None:

@@ -13,7 +13,7 @@ from attrs import evolve, fields
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lbw_policy.diagnostics import Source, Span, as_json
+from lbw_policy.diagnostics import Source, Span, as_json, render
 from lbw_policy.semantics import Policy, check, check_bytes, check_path, load
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.tightening import implies, loosenings
@@ -165,6 +165,17 @@ def test_a_text_without_a_file_imports_by_whole_paths_only(tmp_path: Path) -> No
     assert finding.code == "LBW605"
     assert check(USES.replace("shared.lbw", str(tmp_path / "shared.lbw"))).diagnostics == ()
     assert check_bytes("<stdin>", USES.encode(), path=tmp_path / "unsaved.lbw").diagnostics == ()
+
+
+@pytest.mark.parametrize("inherits", [False, True])
+@pytest.mark.parametrize("secret", ["token: hunter2", "# key\n\n  hunter2 = 1", "lbwish hunter2", "", "# hunter2 # #"])
+def test_nothing_of_a_file_that_is_no_policy_is_shown(tmp_path: Path, secret: str, inherits: bool) -> None:
+    """Who checks a policy from elsewhere, in CI say, must not publish whatever file it names."""
+    text = 'lbw 1 policy p { extends "s" }' if inherits else 'lbw 1 policy p { } import "s"'
+    (finding,) = check_path(write(tmp_path, {"a.lbw": text, "s": secret})).diagnostics
+
+    assert (finding.code, as_json(finding)["line"]) == ("LBW111", 1)
+    assert "hunter2" not in render(finding)
 
 
 @drawn
