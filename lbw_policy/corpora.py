@@ -19,6 +19,8 @@ FORMAT = 1
 """The version of the manifest's format; another one is refused."""
 TRAIN, TEST = "train", "test"
 """Every run belongs to one of the two splits; no seed is in both."""
+BENIGN = "benign"
+"""The group of runs in which nothing is wrong: clean ones, and harmless shifts."""
 
 
 def _is(*kinds: type) -> Callable[[object], bool]:
