@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import glob
 import io
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from lbw_policy.cli.replacing import replace
+from lbw_policy.cli.replacing import difference, replace
 from lbw_policy.diagnostics import Diagnostic, Source, printable, render
 from lbw_policy.errors import PolicyError
 from lbw_policy.semantics.files import MOST_BYTES, decode, exists, read
@@ -135,10 +134,7 @@ def _show(results: Sequence[Formatted], *, diff: bool) -> bool:
 
 
 def _difference(result: Formatted) -> str:
-    name = printable(result.name)
-    before, after = (io.StringIO(text, newline="\n").readlines() for text in (result.before, result.after))
-    lines = difflib.unified_diff(before, after, f"{name} (as it is)", f"{name} (canonical)")
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return difference(result.name, result.before, result.after, ("as it is", "canonical"))
 
 
 def _files(count: int) -> str:

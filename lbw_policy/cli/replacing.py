@@ -1,12 +1,16 @@
-"""Puts new content in the place of a file at once, so that it is never half written."""
+"""Puts new content in the place of a file at once, so that it is never half written; shows what would change."""
 
 from __future__ import annotations
 
 import codecs
+import difflib
+import io
 import os
 import shutil
 import tempfile
 from pathlib import Path
+
+from lbw_policy.diagnostics import printable
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -22,3 +26,11 @@ def replace(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def difference(name: str, before: str, after: str, became: tuple[str, str]) -> str:
+    """Return two texts of a file as a unified diff; `became` names them."""
+    old, new = (io.StringIO(text, newline="\n").readlines() for text in (before, after))
+    shown = printable(name)
+    lines = difflib.unified_diff(old, new, f"{shown} ({became[0]})", f"{shown} ({became[1]})")
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib.util
 import json
 import math
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lbw_policy.cli.numbers import real, whole
 from lbw_policy.cli.policies import UNUSABLE, printable_lines, read_bytes, read_policy, tolerate
-from lbw_policy.cli.replacing import replace
+from lbw_policy.cli.replacing import difference, replace
 from lbw_policy.diagnostics import Diagnostic, Source, printable, render
 from lbw_policy.errors import LBWError, TuneError
 from lbw_policy.resources import presets
@@ -237,7 +236,8 @@ def _finish(arguments: argparse.Namespace, subject: Subject, tuned: Tuned) -> in
     if written:
         print(f"written: {printable(str(written))}")
     elif changed:
-        print("\n" + printable_lines(_difference(subject.source, after)), end="")
+        shown = difference(subject.source.name, subject.source.text, after, ("present", "tuned"))
+        print("\n" + printable_lines(shown), end="")
     return CHOSEN if tuned.chosen else NOTHING
 
 
@@ -255,8 +255,3 @@ def _write(text: str, path: Path) -> None:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise TuneError(f"cannot write `{printable(str(path))}`: {reason}") from error
-
-
-def _difference(source: Source, after: str) -> str:
-    before, lines = source.text.splitlines(keepends=True), after.splitlines(keepends=True)
-    return "".join(difflib.unified_diff(before, lines, f"{source.name} (present)", f"{source.name} (tuned)"))

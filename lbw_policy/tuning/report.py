@@ -7,14 +7,14 @@ from typing import Any
 
 from attrs import frozen
 
-from lbw_policy.tuning.counting import Score, per_1000
+from lbw_policy.tuning.counting import FEWEST, Score, per_1000
 from lbw_policy.tuning.params import Setting, Space
 from lbw_policy.tuning.runs import Parts, Run, composition
 from lbw_policy.tuning.search import Search, Tried, front
 
 MOST_ROWS = 16
 """Rows of the front that are shown; where there are more, some of them."""
-_FIGURES = ("caught", "lead", "false per 1_000", "at most")
+_FIGURES = ("caught", "lead", "false", "at most")
 _WORDS = {"diverged": "diverged", "healthy": "healthy", "survived": "survived their trouble"}
 
 
@@ -74,6 +74,7 @@ def text(tuned: Tuned) -> Iterator[str]:
     yield from _table(tuned)
     yield ""
     yield _verdict(tuned)
+    yield from _rules(tuned.chosen or tuned.search.present)
     yield from (f"note: {note}" for note in _notes(tuned))
 
 
@@ -146,15 +147,22 @@ def _nothing(tuned: Tuned) -> str:
     return f"nothing chosen: no setting tried is within the budget of {tuned.budget:g}; {reason}"
 
 
+def _rules(one: Tried) -> Iterator[str]:
+    """Tell which rules the false alarms are of: where there are too many, these are to be looked at."""
+    if one.score.false:
+        counts = ", ".join(f"{rule} {count}" for rule, count in one.score.rules.most_common(6))
+        yield f"its {one.score.false} false alarm{'s' * (one.score.false != 1)}: {counts}"
+
+
 def _notes(tuned: Tuned) -> Iterator[str]:
     for name, reason in tuned.space.left.items():
         yield f"param `{name}` is left as it is: it {reason}"
     for reason, times in sorted(tuned.search.passed_over.items()):
         yield f"{times} setting{'s' * (times != 1)} passed over: {reason}"
     present = tuned.search.present.score
-    if per_1000(3.0, present.healthy) > tuned.budget:
-        told = Score(present.healthy, 0, 0, ()).at_most
-        yield f"{present.healthy:_} healthy steps are few: without one false alarm they show no rate below {told:.2f}"
+    if per_1000(FEWEST, present.healthy) > tuned.budget:
+        least = per_1000(FEWEST, present.healthy)
+        yield f"{present.healthy:_} healthy steps are few: without one false alarm they show no rate below {least:.2f}"
     held = None if tuned.chosen is None else tuned.held_out.get(tuple(tuned.chosen.setting.values()))
     if held and held.rate > tuned.budget:
         yield f"on the runs held out the chosen values are beyond the budget: {held.rate:.2f} per 1_000"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import itertools
 import math
 import os
 import random
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -17,6 +18,7 @@ from lbw_policy.corpora import BENIGN, MANIFEST, CorpusRun, read_manifest
 from lbw_policy.diagnostics import printable
 from lbw_policy.errors import TraceError, TuneError
 from lbw_policy.lab.outcomes import AHEAD, outcome
+from lbw_policy.semantics import exists
 from lbw_policy.traces import SUFFIXES, Trace, read_trace
 
 LATE = 5
@@ -103,9 +105,11 @@ def _places(word: str) -> Iterator[Path | CorpusRun]:
         yield from read_manifest(path)
     elif path.is_dir():
         yield from _some([one for one in sorted(path.rglob("*")) if one.suffix.lower() in SUFFIXES], word, "the folder")
-    elif glob.has_magic(word) and not path.exists():
+    elif glob.has_magic(word) and not exists(path):
         names = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - the pattern may be absolute
         yield from _some([Path(name) for name in names if Path(name).is_file()], word, "the glob")
+    elif not exists(path):
+        raise TraceError(f"{printable(word)}: no such file or folder")
     else:
         yield path
 
@@ -175,20 +179,22 @@ def part(runs: Sequence[Run], share: float, seed: int) -> Parts:
     The same runs, in any order, share and seed give the same parts.
     """
     dice = random.Random(seed)  # noqa: S311 - repeatable, and no secret hangs on it
-    held: set[int] = set()
+    held: set[str] = set()
     for troubled in (True, False):
-        places = [place for place, run in enumerate(runs) if (run.trouble is not None) is troubled]
-        places.sort(key=lambda place: runs[place].name)
-        order = {place: dice.random() for place in places}
-        places.sort(key=lambda place: (runs[place].kind, order[place]))
-        offset = dice.random()
-        held |= {
-            place
-            for number, place in enumerate(places)
-            if math.floor((number + 1) * share + offset) > math.floor(number * share + offset)
-        }
-    chosen = tuple(run for place, run in enumerate(runs) if place not in held)
-    return Parts(chosen, tuple(run for place, run in enumerate(runs) if place in held))
+        names = sorted(run.name for run in runs if (run.trouble is not None) is troubled)
+        held |= _held(names, {run.name: run.kind for run in runs}, share, dice)
+    chosen = tuple(run for run in runs if run.name not in held)
+    return Parts(chosen, tuple(run for run in runs if run.name in held))
+
+
+def _held(names: Sequence[str], kinds: Mapping[str, str], share: float, dice: random.Random) -> set[str]:
+    """Draw a share of the names, evenly over their kinds; one at least is left."""
+    order = {name: dice.random() for name in names}
+    dealt = sorted(names, key=lambda name: (kinds[name], order[name]))
+    offset = dice.random()
+    places = (math.floor(number * share + offset) for number in range(len(dealt) + 1))
+    held = {name for name, (before, after) in zip(dealt, itertools.pairwise(places), strict=True) if after > before}
+    return held if len(held) < len(dealt) else held - {dealt[0]}
 
 
 def check_runs(runs: Sequence[Run]) -> None:

@@ -36,8 +36,8 @@ def tune(subject: Subject, space: Space, runs: Sequence[Run], order: Order, afte
 
     Raises TuneError where the runs cannot tell good values from bad.
     """
+    check_runs(runs)
     parts = part(runs, order.hold_out, order.seed)
-    check_runs(parts.chosen_on)
     usable = Usable.of(subject, tests=order.tests)
     with replays(subject, (*parts.chosen_on, *parts.held_out), order.jobs) as found:
         places = range(len(parts.chosen_on))
