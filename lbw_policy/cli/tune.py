@@ -89,7 +89,9 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-incomplete", action="store_true", help="leave out runs that did not record all that the policy reads"
     )
-    parser.add_argument("--ignore-tests", action="store_true", help="let the policy's own tests fail")
+    parser.add_argument(
+        "--keep-tests", action="store_true", help="pass over values under which a test of the policy's own fails"
+    )
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
@@ -176,7 +178,7 @@ def _tune(arguments: argparse.Namespace, subject: Subject) -> Tuned:
         trials=arguments.trials,
         jobs=arguments.jobs,
         seed=arguments.seed,
-        tests=not arguments.ignore_tests,
+        keep_tests=arguments.keep_tests,
     )
     return tune(subject, found, runs, order, _progress(arguments, found))
 

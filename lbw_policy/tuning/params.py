@@ -21,6 +21,8 @@ DIGITS = 3
 """Significant digits of a chosen value: more would be precision that no recorded run can give."""
 _WHOLE = frozenset({"steps", "count"})
 _DECADE = 10.0
+_LEAST = -400
+"""A decimal place that no float reaches."""
 
 
 @frozen
@@ -59,25 +61,38 @@ class Tunable:
         """Return a value as a policy writes it; read back, it is the same number."""
         if self.steps:
             return f"{int(value):_} step{'s' * (value != 1)}"
-        short = self._rounded(value, ROUND_HALF_EVEN)
-        text = short if self._number(short) == value else _plain(self._shown(value))
-        return text + "%" * self.percent
+        texts = (self._rounded(value, ROUND_HALF_EVEN), _plain(self._shown(value)))
+        exact = (text + "%" * self.percent for text in texts if self._number(text) == value)
+        return next(exact, _plain(Decimal(repr(value))))  # not every number is a percentage, read back
 
     def distance(self, value: float) -> float:
         """Return how far a value is from the present one, as a share of the range."""
         return abs(self._place(value) - self._place(self.value))
 
+    def moved(self, share: float) -> float:
+        """Return the value that lies a share of the range from the present one, or the end of the range."""
+        low, high = self._ends()
+        at = low + min(max(self._place(self.value) + share, 0.0), 1.0) * (high - low)
+        return self.snapped(min(max(math.exp(at) if self.logarithmic else at, self.low), self.high))
+
     def _place(self, value: float) -> float:
-        low, high, at = (math.log(x) if self.logarithmic else x for x in (self.low, self.high, value))
-        return (at - low) / (high - low)
+        low, high = self._ends()
+        return ((math.log(value) if self.logarithmic else value) - low) / (high - low)
+
+    def _ends(self) -> tuple[float, float]:
+        return (math.log(self.low), math.log(self.high)) if self.logarithmic else (self.low, self.high)
 
     def _shown(self, value: float) -> Decimal:
         return Decimal(repr(value)) * (100 if self.percent else 1)
 
     def _rounded(self, value: float, rounding: str) -> str:
         exact = self._shown(value)
-        place = Decimal(1).scaleb(exact.adjusted() - DIGITS + 1)
-        return _plain(exact.quantize(place, rounding) if exact else exact)
+        place = max(exact.adjusted() - DIGITS + 1, self._finest())
+        return _plain(exact.quantize(Decimal(1).scaleb(place), rounding) if exact else exact)
+
+    def _finest(self) -> int:
+        """Return the finest decimal place that matters: near zero, a linear range has more than significant digits."""
+        return _LEAST if self.logarithmic else self._shown(self.high - self.low).adjusted() - DIGITS - 1
 
     def _number(self, text: str) -> float:
         return float(text) / (100.0 if self.percent else 1.0)
@@ -142,7 +157,7 @@ def _tunable(param: Param, node: nodes.Param, value: nodes.Number) -> Tunable:
 def _why(found: Tunable | None) -> str:
     """Return why a param is left alone; empty where it is not."""
     if found is None:
-        return "is declared in another file, or its value is another param"
+        return "is declared in another file"
     return "" if found.low < found.high else "has one possible value"
 
 

@@ -35,7 +35,10 @@ class Row:
 
 @frozen(eq=False)
 class Tuned:
-    """The outcome: what was searched, on which runs, under which budget, and what was chosen, if anything."""
+    """The outcome: what was searched, on which runs, under which budget, and what was chosen, if anything.
+
+    `failing` names the policy's own tests that pass now and fail under the chosen values.
+    """
 
     policy: str
     space: Space
@@ -44,6 +47,7 @@ class Tuned:
     search: Search
     chosen: Tried | None
     held_out: Mapping[tuple[float, ...], Score]
+    failing: tuple[str, ...] = ()
 
     def rows(self) -> list[Row]:
         """Return the trade-off by rising false alarms, with the present setting and the chosen one in it."""
@@ -159,6 +163,8 @@ def _notes(tuned: Tuned) -> Iterator[str]:
         yield f"param `{name}` is left as it is: it {reason}"
     for reason, times in sorted(tuned.search.passed_over.items()):
         yield f"{times} setting{'s' * (times != 1)} passed over: {reason}"
+    for name in tuned.failing:
+        yield f'its test "{name}" passes now, and fails under the chosen values'
     present = tuned.search.present.score
     if per_1000(FEWEST, present.healthy) > tuned.budget:
         least = per_1000(FEWEST, present.healthy)
@@ -178,6 +184,7 @@ def as_json(tuned: Tuned) -> dict[str, Any]:
         "runs": {name: {"runs": len(runs), **composition(runs)} for name, runs in kinds.items()},
         "present": dict(tuned.space.present),
         "chosen": None if tuned.chosen is None else dict(tuned.chosen.setting),
+        "failing_tests": list(tuned.failing),
         "left": dict(tuned.space.left),
         "passed_over": dict(tuned.search.passed_over),
         "trade_off": [_row(row) for row in tuned.rows()],

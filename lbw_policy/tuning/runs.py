@@ -194,7 +194,7 @@ def _held(names: Sequence[str], kinds: Mapping[str, str], share: float, dice: ra
     offset = dice.random()
     places = (math.floor(number * share + offset) for number in range(len(dealt) + 1))
     held = {name for name, (before, after) in zip(dealt, itertools.pairwise(places), strict=True) if after > before}
-    return held if len(held) < len(dealt) else held - {dealt[0]}
+    return held if len(held) < len(dealt) else held - set(dealt[:1])
 
 
 def check_runs(runs: Sequence[Run]) -> None:

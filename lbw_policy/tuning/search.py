@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _MOST_ASKED = 5
 """Settings asked for, for each that is to be tried: those known already or unusable cost nearly nothing."""
 
+_STEPS = (-0.1, 0.1, -0.3, 0.3)
+"""How far each param is moved alone, as shares of its range."""
 _WORST = (0.0, 1000.0)
 """What an unusable setting is said to do, so that others like it are not asked for."""
 
@@ -49,9 +51,10 @@ class Search:
 def search(space: Space, judge: Judge, trials: int, seed: int, after: Callable[[Search], None]) -> Search:
     """Try the present setting and others, `trials` in all; `after` is told after each.
 
-    Two objectives, the share caught and the false alarms, are sought at once by a tree-structured Parzen estimator
-    (Ozaki et al., "Multiobjective tree-structured Parzen estimator", JAIR 2022), as optuna has it. What is caught is
-    a step function of the params, and a gradient is nowhere to be had. The same space, judge and seed try the same.
+    First each param alone is moved to both sides. Then two objectives, the share caught and the false alarms, are
+    sought at once by a tree-structured Parzen estimator (Ozaki et al., "Multiobjective tree-structured Parzen
+    estimator", JAIR 2022), as optuna has it: what is caught is a step function of the params, without a gradient.
+    The same space, judge and seed try the same.
     """
     found, known = Search(), dict[tuple[float, ...], Score | str]()
     for setting, tell in _proposals(space, trials * _MOST_ASKED, seed):
@@ -81,7 +84,9 @@ def _proposals(space: Space, most: int, seed: int) -> Iterator[tuple[Setting, Ca
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-    study.enqueue_trial(dict(space.present))
+    starts = list(_starts(space))
+    for start in starts:
+        study.enqueue_trial({one.name: _asked(one, start[one.name]) for one in space.params})
     ranges = {one.name: _distribution(one) for one in space.params}
     for number in range(most):
         trial = study.ask(ranges)
@@ -90,7 +95,18 @@ def _proposals(space: Space, most: int, seed: int) -> Iterator[tuple[Setting, Ca
             study.tell(trial, [verdict.caught, verdict.rate] if isinstance(verdict, Score) else _WORST)
 
         drawn = {one.name: one.snapped(trial.params[one.name]) for one in space.params}
-        yield (drawn if number else space.present), tell
+        yield (starts[number] if number < len(starts) else drawn), tell
+
+
+def _starts(space: Space) -> Iterator[Setting]:
+    yield space.present
+    for share in _STEPS:
+        for one in space.params:
+            yield {**space.present, one.name: one.moved(share)}
+
+
+def _asked(one: Tunable, value: float) -> float:
+    return round(value) if one.whole else value
 
 
 def _distribution(one: Tunable) -> BaseDistribution:

@@ -20,7 +20,7 @@ from lbw_policy.tuning.usable import Usable
 class Order:
     """How to tune: false alarms per 1_000 healthy steps at most, the share of runs held out, settings to try.
 
-    And `jobs` processes, the seed of all chance, and whether the policy's own `tests` must go on passing.
+    And `jobs` processes, the seed of all chance, and whether the policy's own tests must go on passing (`keep_tests`).
     """
 
     budget: float = 0.3
@@ -28,7 +28,7 @@ class Order:
     trials: int = 60
     jobs: int = 1
     seed: int = 0
-    tests: bool = True
+    keep_tests: bool = False
 
 
 def tune(subject: Subject, space: Space, runs: Sequence[Run], order: Order, after: Callable[[Search], None]) -> Tuned:
@@ -38,7 +38,7 @@ def tune(subject: Subject, space: Space, runs: Sequence[Run], order: Order, afte
     """
     check_runs(runs)
     parts = part(runs, order.hold_out, order.seed)
-    usable = Usable.of(subject, tests=order.tests)
+    usable, kept = (Usable.of(subject, tests=tests) for tests in (order.keep_tests, True))
     with replays(subject, (*parts.chosen_on, *parts.held_out), order.jobs) as found:
         places = range(len(parts.chosen_on))
 
@@ -50,4 +50,5 @@ def tune(subject: Subject, space: Space, runs: Sequence[Run], order: Order, afte
         rest = range(len(parts.chosen_on), len(found.runs))
         rows = shown(made, space, chosen) if parts.held_out else []
         held = {tuple(one.setting.values()): Score.of(found.count(one.setting, rest)) for one in rows}
-    return Tuned(subject.policy.name, space, parts, order.budget, made, chosen, held)
+    failing = kept.failing(chosen.setting) if chosen else ()
+    return Tuned(subject.policy.name, space, parts, order.budget, made, chosen, held, failing)

@@ -34,10 +34,13 @@ class Usable:
         checked = check_source(self.subject.source, setting, self.subject.path)
         if worse := _codes(checked.diagnostics) - self.findings:
             return f"`lbw-check` finds {', '.join(sorted(worse))}"
-        if checked.policy is None:
-            return "`lbw-check` refuses it"
-        failed = next((name for name in _failing(checked.policy) if name in self.tests), None)
-        return f'its test "{failed}" fails' if failed else ""
+        failed = self.failing(setting) if self.tests else ()
+        return f'its test "{failed[0]}" fails' if failed else ""
+
+    def failing(self, setting: Setting) -> tuple[str, ...]:
+        """Return the tests that pass now and fail under a setting that checks."""
+        policy = check_source(self.subject.source, setting, self.subject.path).policy
+        return tuple(name for name in _failing(policy) if name in self.tests) if policy else ()
 
 
 def _failing(policy: Policy) -> Iterator[str]:
