@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -132,13 +133,14 @@ def front(tried: Sequence[Tried], space: Space) -> list[Tried]:
 def choose(tried: Sequence[Tried], space: Space, budget: float) -> Tried | None:
     """Return the setting that catches most within the budget; None where none that keeps to it catches anything.
 
-    Of those that catch as much, the earliest by the median, then the one nearest to the present setting.
+    Of those that catch as much, the one with the longest median lead, then with the fewest false alarms, then the one
+    nearest to the present setting.
     """
     within = [one for one in tried if one.score.rate <= budget and one.score.leads]
     return min(within, key=lambda one: _worth(one, space), default=None)
 
 
-def _worth(one: Tried, space: Space) -> tuple[float, float, float]:
+def _worth(one: Tried, space: Space) -> tuple[float, float, float, float]:
     """Return what orders settings, the best first."""
     lead = one.score.lead
-    return -one.score.caught, float("inf") if lead is None else -lead, space.distance(one.setting)
+    return -one.score.caught, math.inf if lead is None else -lead, one.score.rate, space.distance(one.setting)

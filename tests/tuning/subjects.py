@@ -20,7 +20,7 @@ param fixed : ratio in [2, 2]   = 2
 signal step = telemetry.update_ratio
 
 reflex leap { when step > most * median(step, 64 steps)  do skip }
-reflex far  { when step > 1e9 * fixed                     do skip }
+reflex far  { when step > 1e9 * fixed                    do skip }
 
 limits { skip at most 100 in a row, at most 1_000 per 1_000 steps }
 """

@@ -20,7 +20,7 @@ TEXTS = {"leap": LEAP, "kinds": KINDS} | {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_what_is_written_is_the_policy_with_those_params_set(data: st.DataObject) -> None:
     """The written text means what the old one means under these params, in canonical layout; comments stay."""
