@@ -129,7 +129,7 @@ def _verdict(tuned: Tuned) -> str:
     if tuned.chosen is None:
         return _nothing(tuned)
     if tuned.chosen is tuned.search.present:
-        return f"chosen: the present values; none of the {len(tuned.search.tried) - 1} others tried is better"
+        return "chosen: the present values; no other setting tried is better"
     values = ", ".join(_change(tuned.space, tuned.chosen.setting, one.name) for one in tuned.space.params)
     return f"chosen: {values}"
 
