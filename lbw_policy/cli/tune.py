@@ -192,12 +192,12 @@ def _runs(arguments: argparse.Namespace, policy: Policy) -> list[Run]:
     if not arguments.skip_incomplete:
         check_complete(policy, found)
         return found
-    whole_ones, lines = complete(policy, found)
+    usable, lines = complete(policy, found)
     for line in lines:
         _say(f"left out: {line}")
-    if not whole_ones:
+    if not usable:
         raise TuneError("no run recorded all that the policy reads")
-    return whole_ones
+    return usable
 
 
 def _progress(arguments: argparse.Namespace, space: Space) -> Callable[[Search], None]:
@@ -210,9 +210,7 @@ def _progress(arguments: argparse.Namespace, space: Space) -> Callable[[Search],
         if len(found.tried) % every and len(found.tried) != arguments.trials:
             return
         best = choose(found.tried, space, arguments.budget)
-        told = (
-            "none within the budget yet" if best is None else f"{100 * best.score.caught:.1f}% caught within the budget"
-        )
+        told = "none within the budget" if best is None else f"{100 * best.score.caught:.1f}% caught within the budget"
         _say(f"{len(found.tried)} of {arguments.trials} settings, {time.perf_counter() - began:.0f} s: {told}")
 
     return after
@@ -223,37 +221,43 @@ def _progress(arguments: argparse.Namespace, space: Space) -> Callable[[Search],
 
 def _finish(arguments: argparse.Namespace, subject: Subject, tuned: Tuned) -> int:
     from lbw_policy.tuning.params import rewritten
-    from lbw_policy.tuning.report import as_json, text
 
     changed = tuned.chosen is not None and tuned.chosen is not tuned.search.present
     after = rewritten(subject, tuned.space, tuned.chosen.setting) if tuned.chosen else ""
     destination = subject.path if arguments.write and changed else arguments.out
-    written = destination if tuned.chosen else None
-    if written:
-        _write(after, written)
-    if arguments.format == "json":
-        print(json.dumps(as_json(tuned) | {"written": str(written) if written else None}, indent=2))
-        return CHOSEN if tuned.chosen else NOTHING
-    print(printable_lines("\n".join(text(tuned))))
-    if written:
-        print(f"written: {printable(str(written))}")
-    elif changed:
+    complaint = _write(after, destination) if after and destination else ""
+    written = str(destination) if after and destination and not complaint else None
+    _show(arguments, tuned, written)
+    if arguments.format == "text" and changed and not destination:
         shown = difference(subject.source.name, subject.source.text, after, ("present", "tuned"))
         print("\n" + printable_lines(shown), end="")
+    if complaint:
+        return _refuse(complaint)
     return CHOSEN if tuned.chosen else NOTHING
 
 
-def _write(text: str, path: Path) -> None:
-    """Write the policy, if it checks where it will stand; raises TuneError."""
+def _show(arguments: argparse.Namespace, tuned: Tuned, written: str | None) -> None:
+    from lbw_policy.tuning.report import as_json, text
+
+    if arguments.format == "json":
+        print(json.dumps(as_json(tuned) | {"written": written}, indent=2))
+        return
+    print(printable_lines("\n".join(text(tuned))))
+    if written:
+        print(f"written: {printable(written)}")
+
+
+def _write(text: str, path: Path) -> str:
+    """Write the policy, if it checks where it will stand; return why it could not be, or an empty text."""
     checked = check_source(Source(str(path), text), {}, path)
     if checked.policy is None:
         findings = "\n".join(render(finding) for finding in checked.diagnostics)
-        raise TuneError(f"the policy does not check at `{printable(str(path))}`:\n{findings}")
+        return f"the policy does not check at `{printable(str(path))}`:\n{findings}"
     try:
         if path.exists():
             replace(path.resolve(), text.encode())
         else:
             path.write_bytes(text.encode())
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise TuneError(f"cannot write `{printable(str(path))}`: {reason}") from error
+        return f"cannot write `{printable(str(path))}`: {(error.strerror or type(error).__name__).lower()}"
+    return ""

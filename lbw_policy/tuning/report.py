@@ -78,13 +78,17 @@ def text(tuned: Tuned) -> Iterator[str]:
     yield from _table(tuned)
     yield ""
     yield _verdict(tuned)
-    yield from _rules(tuned.chosen or tuned.search.present)
+    yield from _rules(tuned)
     yield from (f"note: {note}" for note in _notes(tuned))
 
 
 def _tuned(tuned: Tuned) -> str:
     names = ", ".join(f"`{one.name}`" for one in tuned.space.params)
-    return f"{names} at {len(tuned.search.tried)} settings"
+    return f"{names} at {_many(len(tuned.search.tried), 'setting')}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _made(runs: Sequence[Run]) -> str:
@@ -92,7 +96,7 @@ def _made(runs: Sequence[Run]) -> str:
     kinds = composition(runs)
     parts = ", ".join(f"{kinds[kind]} {words}" for kind, words in _WORDS.items() if kinds[kind])
     steps = sum(min(run.healthy, run.trace.rows) for run in runs)
-    return f"{len(runs)} run{'s' * (len(runs) != 1)}: {parts}; {steps:_} healthy steps"
+    return f"{_many(len(runs), 'run')}: {parts}; {steps:_} healthy steps"
 
 
 def _table(tuned: Tuned) -> Iterator[str]:
@@ -151,18 +155,19 @@ def _nothing(tuned: Tuned) -> str:
     return f"nothing chosen: no setting tried is within the budget of {tuned.budget:g}; {reason}"
 
 
-def _rules(one: Tried) -> Iterator[str]:
+def _rules(tuned: Tuned) -> Iterator[str]:
     """Tell which rules the false alarms are of: where there are too many, these are to be looked at."""
-    if one.score.false:
-        counts = ", ".join(f"{rule} {count}" for rule, count in one.score.rules.most_common(6))
-        yield f"its {one.score.false} false alarm{'s' * (one.score.false != 1)}: {counts}"
+    whose, score = ("chosen", tuned.chosen.score) if tuned.chosen else ("present", tuned.search.present.score)
+    if score.false:
+        counts = ", ".join(f"{rule} {count}" for rule, count in score.rules.most_common(6))
+        yield f"false alarms of the {whose} values: {counts}"
 
 
 def _notes(tuned: Tuned) -> Iterator[str]:
     for name, reason in tuned.space.left.items():
         yield f"param `{name}` is left as it is: it {reason}"
     for reason, times in sorted(tuned.search.passed_over.items()):
-        yield f"{times} setting{'s' * (times != 1)} passed over: {reason}"
+        yield f"{_many(times, 'setting')} passed over: {reason}"
     for name in tuned.failing:
         yield f'its test "{name}" passes now, and fails under the chosen values'
     present = tuned.search.present.score

@@ -62,18 +62,17 @@ def search(space: Space, judge: Judge, trials: int, seed: int, after: Callable[[
         key = tuple(setting.values())
         if key not in known:
             known[key] = judge(setting)
-            _keep(found, setting, known[key])
-            if found.tried and found.tried[-1].setting is setting:
-                after(found)
+            _keep(found, setting, known[key], after)
         tell(known[key])
         if len(found.tried) == trials:
             break
     return found
 
 
-def _keep(found: Search, setting: Setting, verdict: Score | str) -> None:
+def _keep(found: Search, setting: Setting, verdict: Score | str, after: Callable[[Search], None]) -> None:
     if isinstance(verdict, Score):
         found.tried.append(Tried(setting, verdict))
+        after(found)
     else:
         found.passed_over[verdict] += 1
 

@@ -62,7 +62,7 @@ jump       span  caught  lead  false  at most  caught  lead  false  at most
   10  128 steps   75.0%     2   0.83     1.41  100.0%     3   0.50     2.37  <- present
 
 chosen: jump = 20 (was 10), span = 64 steps (was 128 steps)
-its 3 false alarms: reflex spike 3
+false alarms of the chosen values: reflex spike 3
 note: param `fixed` is left as it is: it has one possible value
 note: 1 setting passed over: `lbw-check` finds LBW401
 note: its test "it skips" passes now, and fails under the chosen values
@@ -75,7 +75,7 @@ def test_where_nothing_is_chosen_the_report_says_what_the_best_would_cost() -> N
     strict = evolve(_tuned(0.1), search=Search([PRESENT, TRIED[1]]), chosen=None)
     told = "\n".join(text(strict))
     assert "nothing chosen: no setting tried is within the budget of 0.1; the lowest rate of one that" in told
-    assert "its 10 false alarms: reflex spike 9, level caution 1" in told
+    assert "false alarms of the present values: reflex spike 9, level caution 1" in told
     assert "12_000 healthy steps are few: without one false alarm they show no rate below 0.25" in told
     deaf = evolve(strict, search=Search([PRESENT, _tried(90.0, 128.0, (), {})]))
     assert "0.83, and what is within the budget catches nothing" in "\n".join(text(deaf))

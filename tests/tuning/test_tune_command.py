@@ -100,6 +100,21 @@ def test_tests_of_the_policy_are_told_of_or_kept(corpus: str, leap: Path, capsys
     assert list(kept["passed_over"]) == ['its test "a rise by a fifth is left out" fails']
 
 
+def test_what_cannot_be_written_is_told_after_the_report(
+    corpus: str, leap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A policy whose import is not found from its new place is not written; the search is not lost with it."""
+    (tmp_path / "shared.lbw").write_text('lbw 1\n\nlayers all = "*"\n', encoding="utf-8")
+    leap.write_text(LEAP.replace("\npolicy leap", '\nimport "shared.lbw"\n\npolicy leap'), encoding="utf-8")
+    (tmp_path / "far").mkdir()
+    out = tmp_path / "far" / "leap.lbw"
+    assert main(["tune", str(leap), corpus, *FAST, "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert "<- chosen" in captured.out
+    assert f"the policy does not check at `{out}`" in captured.err
+    assert not out.exists()
+
+
 def test_the_standard_input_is_tuned(
     corpus: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
