@@ -74,6 +74,9 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         "--healthy", action="append", default=[], metavar="GLOB", help="runs of this name are healthy; may be repeated"
     )
     parser.add_argument(
+        "--ignore", action="append", default=[], metavar="GLOB", help="leave out runs of this name; may be repeated"
+    )
+    parser.add_argument(
         "--alarm",
         choices=("interventions", "alerts"),
         default="interventions",
@@ -188,7 +191,8 @@ def _runs(arguments: argparse.Namespace, policy: Policy) -> list[Run]:
     from lbw_policy.tuning.counting import check_complete, complete
     from lbw_policy.tuning.runs import Wanted, read_runs
 
-    found = read_runs(arguments.runs, Wanted(Binding.wanted(policy), arguments.healthy, arguments.late))
+    wanted = Wanted(Binding.wanted(policy), arguments.healthy, arguments.ignore, arguments.late)
+    found = read_runs(arguments.runs, wanted)
     if not arguments.skip_incomplete:
         check_complete(policy, found)
         return found

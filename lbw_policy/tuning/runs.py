@@ -60,10 +60,14 @@ class Run:
 
 @frozen
 class Wanted:
-    """How to read runs: the columns, the globs of names that are healthy whatever became of them, and the lateness."""
+    """How to read runs: the columns, and how late an alarm may be.
+
+    `healthy` are the globs of runs that are healthy whatever became of them, `ignored` those of runs to leave out.
+    """
 
     columns: Collection[str]
     healthy: Sequence[str] = ()
+    ignored: Sequence[str] = ()
     late: int = LATE
 
 
@@ -73,18 +77,19 @@ def read_runs(words: Sequence[str], wanted: Wanted) -> list[Run]:
     Raises TuneError with a line for every word or file that cannot be used, and for a glob that no run has.
     """
     found: dict[str, Run] = {}
+    seen: set[str] = set()
     wrong: list[str] = []
     for word in words:
         try:
             for where in _places(word):
-                key = os.path.realpath(where.folder / where.file if isinstance(where, CorpusRun) else where)
-                if key not in found:
+                key, names = os.path.realpath(_path(where)), _names(where)
+                seen |= names
+                if key not in found and not _fits(names, wanted.ignored):
                     _note(found, wrong, key, where, wanted)
         except TraceError as error:
             wrong.append(str(error))
-    for pattern in wanted.healthy:
-        if not wrong and not any(_matches(run, pattern) for run in found.values()):
-            wrong.append(f"the glob `{printable(pattern)}` matches none of the runs")
+    idle = [pattern for pattern in (*wanted.healthy, *wanted.ignored) if not wrong and not _fits(seen, [pattern])]
+    wrong += [f"the glob `{printable(pattern)}` matches none of the runs" for pattern in idle]
     if wrong:
         raise TuneError("\n".join(told(wrong)))
     return list(found.values())
@@ -129,9 +134,9 @@ def _note(found: dict[str, Run], wrong: list[str], key: str, where: Path | Corpu
 
 def _of_corpus(run: CorpusRun, wanted: Wanted) -> Run:
     trace = run.trace(wanted.columns)
-    if run.group == BENIGN or _matches(named := Run(run.id, trace, trace.rows), *wanted.healthy):
+    if run.group == BENIGN or _fits(_names(run), wanted.healthy):
         return Run(run.id, trace, trace.rows, kind=run.fault)
-    named = evolve(named, healthy=run.start or 0, kind=run.fault)
+    named = Run(run.id, trace, run.start or 0, kind=run.fault)
     if run.diverged_at is None:
         return named
     return evolve(named, trouble=Trouble(run.start or 0, run.diverged_at, run.diverged_at + wanted.late))
@@ -140,7 +145,7 @@ def _of_corpus(run: CorpusRun, wanted: Wanted) -> Run:
 def _of_trace(path: Path, wanted: Wanted) -> Run:
     trace = read_trace(path, {*wanted.columns, "loss"})
     run = Run(str(path), trace, trace.rows)
-    if _matches(run, *wanted.healthy):
+    if _fits(_names(path), wanted.healthy):
         return run
     if "loss" not in trace.columns:
         advice = "name runs that are healthy with --healthy"
@@ -159,9 +164,17 @@ def _trouble(first: int, event: int, wanted: Wanted) -> Trouble:
     return Trouble(first, event, event + wanted.late)
 
 
-def _matches(run: Run, *patterns: str) -> bool:
-    """Tell whether a glob fits a run's name, its path, or its file's name."""
-    names = {run.name, str(run.trace.path), run.trace.path.name}
+def _path(where: Path | CorpusRun) -> Path:
+    return where.folder / where.file if isinstance(where, CorpusRun) else where
+
+
+def _names(where: Path | CorpusRun) -> set[str]:
+    """Return what a run goes by: its id, its path, its file's name."""
+    path = _path(where)
+    return {str(path), path.name, *([where.id] if isinstance(where, CorpusRun) else [])}
+
+
+def _fits(names: Collection[str], patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 

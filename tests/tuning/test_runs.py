@@ -68,6 +68,14 @@ def test_runs_named_healthy_are_whatever_became_of_them(corpus: Path, tmp_path: 
     assert runs["gpt-lr-10"].trouble is not None
 
 
+def test_ignored_runs_are_left_out(corpus: Path, tmp_path: Path) -> None:
+    """All that a glob fits, and no others; they are not even read."""
+    (tmp_path / "gpt.npz").write_bytes(b"torn")
+    found = read_runs([str(corpus), str(tmp_path)], evolve(WANTED, ignored=("*-benign-*", "gpt*")))
+    assert sorted({run.name.split("-")[0] for run in found}) == ["cnn", "mlp"]
+    assert composition(found) == {"diverged": 6, "survived": 6}
+
+
 def test_words_stand_for_traces_folders_and_globs_each_once(tmp_path: Path) -> None:
     """A folder stands for every trace in it, however deep; a run that several words name is there once."""
     (tmp_path / "deep").mkdir()
@@ -106,9 +114,10 @@ def test_everything_that_cannot_be_read_is_told_at_once(corpus: Path, tmp_path: 
     assert said[6] == "expected a path, found an empty word"
 
 
-def test_a_glob_of_healthy_runs_that_fits_none_is_told(corpus: Path) -> None:
+@pytest.mark.parametrize("option", ["healthy", "ignored"])
+def test_a_glob_that_fits_no_run_is_told(corpus: Path, option: str) -> None:
     with pytest.raises(TuneError, match=r"the glob `nightly\*` matches none of the runs"):
-        read_runs([str(corpus)], evolve(WANTED, healthy=("nightly*",)))
+        read_runs([str(corpus)], evolve(WANTED, **{option: ("nightly*",)}))
 
 
 def _run(name: str, *, troubled: bool, kind: str) -> Run:
