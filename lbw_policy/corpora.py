@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,13 +12,15 @@ from attrs import field, fields, frozen
 from lbw_policy.diagnostics import printable
 from lbw_policy.errors import TraceError
 from lbw_policy.semantics.signals import SIGNALS
-from lbw_policy.traces import read_trace
+from lbw_policy.traces import Trace, read_trace
 
 MANIFEST = "manifest.jsonl"
 FORMAT = 1
 """The version of the manifest's format; another one is refused."""
 TRAIN, TEST = "train", "test"
 """Every run belongs to one of the two splits; no seed is in both."""
+BENIGN = "benign"
+"""The group of runs in which nothing is wrong: clean ones, and harmless shifts."""
 
 
 def _is(*kinds: type) -> Callable[[object], bool]:
@@ -73,11 +75,15 @@ class CorpusRun:
 
         Raises TraceError where the file cannot be read or is not as long as the manifest says.
         """
-        trace = read_trace(self.folder / self.file, SIGNALS)
-        if trace.rows != self.steps:
-            place = printable(str(trace.path))
-            raise TraceError(f"{place}: expected {self.steps} steps as in the manifest, found {trace.rows}")
-        return {name: list(column) for name, column in trace.columns.items()}
+        return {name: list(column) for name, column in self.trace(SIGNALS).columns.items()}
+
+    def trace(self, wanted: Collection[str]) -> Trace:
+        """Return the run's trace with the wanted columns; raises TraceError as `telemetry` does."""
+        found = read_trace(self.folder / self.file, wanted)
+        if found.rows != self.steps:
+            place = printable(str(found.path))
+            raise TraceError(f"{place}: expected {self.steps} steps as in the manifest, found {found.rows}")
+        return found
 
     def entry(self) -> dict[str, object]:
         """Return the run's line of the manifest, as plain data."""

@@ -6,6 +6,7 @@ LBWError
 |-- StateError           a saved state that is damaged or belongs to another policy
 |-- ResourceError        a preset or grammar file that cannot be found
 |-- TraceError           recorded telemetry that cannot be read, or lacks what a policy reads
+|-- TuneError            recorded runs on which no params of this policy can be chosen
 `-- Halted               a policy's `halt` action stopped the run
 """
 
@@ -43,6 +44,10 @@ class ResourceError(LBWError, LookupError):
 
 class TraceError(LBWError, ValueError):
     """Recorded telemetry cannot be read, or lacks a column that the policy reads."""
+
+
+class TuneError(LBWError, ValueError):
+    """The params of this policy cannot be chosen on these recorded runs; a line for each reason."""
 
 
 class Halted(LBWError, RuntimeError):  # noqa: N818 - an outcome asked for, not a failure

@@ -368,3 +368,5 @@ _READERS: Mapping[str, Callable[[_Table], None]] = {
     ".ndjson": _read_jsonl,
     ".npz": _read_npz,
 }
+SUFFIXES = tuple(_READERS)
+"""The extensions of files that may hold a trace."""

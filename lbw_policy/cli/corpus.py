@@ -6,9 +6,10 @@ import argparse
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from lbw_policy.cli.numbers import whole
 from lbw_policy.diagnostics import nearest
 from lbw_policy.errors import LBWError
 
@@ -29,14 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write to")
     parser.add_argument(
-        "--runs", type=_number(1, MOST_RUNS), default=RUNS, help="how many of the plan (default: %(default)s)"
+        "--runs", type=whole(1, MOST_RUNS), default=RUNS, help="how many of the plan (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=_number(0, 2**20), default=0, help="of the plan (default: %(default)s)")
+    parser.add_argument("--seed", type=whole(0, 2**20), default=0, help="of the plan (default: %(default)s)")
     parser.add_argument(
-        "--steps", type=_number(FEWEST_STEPS, MOST_STEPS), help="of each run (default: drawn from 300 to 600)"
+        "--steps", type=whole(FEWEST_STEPS, MOST_STEPS), help="of each run (default: drawn from 300 to 600)"
     )
     parser.add_argument(
-        "--jobs", type=_number(1, MOST_JOBS), default=1, help="processes, one core each (default: %(default)s)"
+        "--jobs", type=whole(1, MOST_JOBS), default=1, help="processes, one core each (default: %(default)s)"
     )
     parser.add_argument(
         "--only",
@@ -70,16 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="lbw corpus", description=__doc__)
     add_arguments(parser)
     return run(parser.parse_args(argv))
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        digits = text.replace("_", "")
-        if not (digits.isascii() and digits.isdecimal()) or not low <= int(digits[:20]) <= high:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, found `{text}`")
-        return int(digits)
-
-    return read
 
 
 def _architecture(text: str) -> str:

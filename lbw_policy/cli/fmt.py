@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import codecs
-import difflib
 import glob
 import io
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attrs import frozen
 
+from lbw_policy.cli.replacing import difference, replace
 from lbw_policy.diagnostics import Diagnostic, Source, printable, render
 from lbw_policy.errors import PolicyError
 from lbw_policy.semantics.files import MOST_BYTES, decode, exists, read
@@ -137,10 +134,7 @@ def _show(results: Sequence[Formatted], *, diff: bool) -> bool:
 
 
 def _difference(result: Formatted) -> str:
-    name = printable(result.name)
-    before, after = (io.StringIO(text, newline="\n").readlines() for text in (result.before, result.after))
-    lines = difflib.unified_diff(before, after, f"{name} (as it is)", f"{name} (canonical)")
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return difference(result.name, result.before, result.after, ("as it is", "canonical"))
 
 
 def _files(count: int) -> str:
@@ -160,25 +154,10 @@ def _write_all(results: Sequence[Formatted]) -> bool:
 
 def _write(result: Formatted) -> bool:
     try:
-        _replace(Path(result.name).resolve(), result.after.encode())
+        replace(Path(result.name).resolve(), result.after.encode())
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         print(f"lbw fmt: cannot write `{printable(result.name)}`: {reason}", file=sys.stderr)
         return False
     print(f"reformatted: {printable(result.name)}")
     return True
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put the content in the place of the file's at once, with the file's mode and byte order mark."""
-    with path.open("rb") as file:
-        mark = codecs.BOM_UTF8 if file.read(3) == codecs.BOM_UTF8 else b""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(mark + content)
-        shutil.copymode(path, name)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -24,6 +24,7 @@ COMMANDS = {
     "replay": ("lbw_policy.cli.replay", "run a policy over recorded telemetry"),
     "fmt": ("lbw_policy.cli.fmt", "write policy files in canonical layout"),
     "lsp": ("lbw_policy.cli.lsp", "serve editors: findings, hover, completion, formatting (extra `lsp`)"),
+    "tune": ("lbw_policy.cli.tune", "choose a policy's params on recorded runs (extra `tune`)"),
     "test": ("lbw_policy.cli.test", "run the tests in policy files"),
 }
 

@@ -8,14 +8,12 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from lbw_policy.corpora import CorpusRun
+from lbw_policy.corpora import BENIGN, CorpusRun
 from lbw_policy.risk.features import STANDARD_FEATURES, StandardFeatures, non_finite
 from lbw_policy.runtime.cadence import standard_cadence
 
 Floats = NDArray[np.float64]
 Truths = NDArray[np.bool_]
-BENIGN = "benign"
-"""The group of runs in which nothing is wrong: clean ones, and harmless shifts."""
 
 
 @frozen(eq=False)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from attrs import field, frozen
 
+from lbw_policy.corpora import BENIGN
 from lbw_policy.errors import TraceError
-from lbw_policy.evaluation.examples import BENIGN, Example
+from lbw_policy.evaluation.examples import Example
 
 
 def _apart(fold: Fold, _attribute: object, test: tuple[int, ...]) -> None:

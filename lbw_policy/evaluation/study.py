@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from attrs import field, frozen
 
+from lbw_policy.corpora import BENIGN
 from lbw_policy.evaluation.counting import ALWAYS, Detection, Scored, threshold_for
-from lbw_policy.evaluation.examples import BENIGN, Example, Floats
+from lbw_policy.evaluation.examples import Example, Floats
 from lbw_policy.evaluation.folds import Fold, by_architecture, by_fault
 from lbw_policy.evaluation.judging import Judged, Quality, answered, judge, quality
 from lbw_policy.evaluation.rules import RULES, Rule

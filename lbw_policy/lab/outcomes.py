@@ -46,7 +46,8 @@ def outcome(losses: Sequence[float], start: int | None = None, planned: int | No
     """
     bars = _bars(losses, start)
     crossings = [step for step, bar in enumerate(bars) if losses[step] > bar or not math.isfinite(losses[step])]
-    begun = [step for step in crossings if step - 1 not in set(crossings) and step < (planned or len(losses))]
+    known = set(crossings)
+    begun = [step for step in crossings if step - 1 not in known and step < (planned or len(losses))]
     for step in begun:
         if not math.isfinite(losses[step]):
             return Outcome(diverged_at=step)

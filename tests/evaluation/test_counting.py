@@ -6,8 +6,9 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lbw_policy.corpora import BENIGN
 from lbw_policy.evaluation.counting import ALWAYS, NEVER, Detection, Scored, alarms, caught, false_rate, threshold_for
-from lbw_policy.evaluation.examples import BENIGN, Example
+from lbw_policy.evaluation.examples import Example
 from lbw_policy.risk.alarm import REFRACTORY
 
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from lbw_policy.corpora import BENIGN
 from lbw_policy.errors import TraceError
-from lbw_policy.evaluation.examples import BENIGN, Example
+from lbw_policy.evaluation.examples import Example
 from lbw_policy.evaluation.folds import Fold, by_architecture, by_fault
 
 

@@ -1,0 +1,1 @@
+"""Chooses the values of a policy's params on recorded runs, under a budget of false alarms."""
