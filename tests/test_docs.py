@@ -12,7 +12,7 @@ from lbw_policy.diagnostics import render
 from lbw_policy.resources import grammar_path
 from lbw_policy.semantics import ceilings, check, types
 from lbw_policy.semantics.functions import FUNCTIONS
-from lbw_policy.semantics.signals import EVENTS, LAYER_STATISTICS, SIGNALS
+from lbw_policy.semantics.signals import LAYER_STATISTICS, OWN, SIGNALS
 from lbw_policy.syntax.recovery import RESERVED
 
 ROOT = Path(__file__).parent.parent
@@ -73,7 +73,7 @@ def test_the_reference_has_every_function() -> None:
 
 
 def test_the_reference_has_every_signal() -> None:
-    assert rows("## Signals") == {*SIGNALS, *EVENTS}
+    assert rows("## Signals") == {*SIGNALS, *OWN}
 
 
 def test_the_reference_has_every_unit() -> None:

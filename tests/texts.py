@@ -98,6 +98,7 @@ def _ratio(names: _Names) -> str:
         f"spread({signal}{names.pick('', f', {window}')})",
         f"log({signal})",
         f"slope(zscore({signal}, {window}), {window}) * {window}",
+        f"{names.pick('lr_factor', f'mean(lr_factor, {window})')}",
         *names.ratios,
     ]
     return names.pick(*choices)

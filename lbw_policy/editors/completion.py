@@ -15,7 +15,7 @@ from lbw_policy.editors.words import RISK_PARTS, ROOTS, SEVERITIES, words
 from lbw_policy.resources import presets
 from lbw_policy.semantics.functions import FUNCTIONS, FunctionKind
 from lbw_policy.semantics.models import RISK_MODELS
-from lbw_policy.semantics.signals import EVENTS, LAYER_STATISTICS, SIGNALS
+from lbw_policy.semantics.signals import LAYER_STATISTICS, OWN, SIGNALS
 from lbw_policy.syntax.parser import kinds_after
 
 _PARTIAL = re.compile(r"[A-Za-z_0-9]*\Z")
@@ -123,7 +123,7 @@ def _named(document: Document, last: list[str], kinds: frozenset[str]) -> Iterat
         case _ if kinds >= _VALUE:
             yield from _names(document)
             yield from (_function(kind) for kind in FUNCTIONS.values())
-            yield from (Item(name, "value", meaning) for name, meaning in EVENTS.items())
+            yield from (Item(kind.name, "value", kind.meaning) for kind in OWN.values())
             yield from [Item("standard", "value", NAMES["standard"])] if last[-1:] == ["FEATURES"] else []
         case _ if kinds >= _DURATION:
             yield from (_declared(d) for d in document.declarations if d.kind == "param")

@@ -12,7 +12,7 @@ from lbw_policy.editors.document import VALUES, Declaration, Document, Spot
 from lbw_policy.editors.meanings import KEYWORDS, NAMES, UNITS
 from lbw_policy.editors.words import RISK_PARTS, words
 from lbw_policy.semantics.functions import FUNCTIONS, FunctionKind
-from lbw_policy.semantics.signals import EVENTS, SIGNALS, Need, SignalKind
+from lbw_policy.semantics.signals import OWN, SIGNALS, Need, SignalKind
 from lbw_policy.syntax import nodes
 
 _NEEDS = {
@@ -77,7 +77,9 @@ def _known(text: str) -> str | None:
         return function_text(FUNCTIONS[text])
     if text in SIGNALS:
         return signal_text(SIGNALS[text])
-    meaning = NAMES.get(text) or EVENTS.get(text) or KEYWORDS.get(text)
+    if text in OWN:
+        return f"**{text}** : {OWN[text].unit}\n\n{OWN[text].meaning}; a number of the guard's own, read by name"
+    meaning = NAMES.get(text) or KEYWORDS.get(text)
     return f"**{text}**: {meaning}" if meaning else None
 
 

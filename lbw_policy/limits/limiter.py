@@ -81,6 +81,10 @@ class Limiter:
         bounding = [self._budgets[name] for name in (action, "intervene") if name in self._budgets]
         return min((budget.left(tick) for budget in bounding), default=None)
 
+    def factor_at(self, tick: int) -> float:
+        """Return the lr factor granted at the last tick, 1 where nothing was ruled in it or nothing lowers it."""
+        return self.scale if self.last_tick == tick else 1.0
+
     # Answers
 
     def _answers(self, tick: int, requests: Sequence[Request], situation: Situation) -> list[Grant]:

@@ -18,8 +18,8 @@ from lbw_policy.machine.foresight import Foreseen, Foresight, Operations
 from lbw_policy.machine.machine import RiskValues, StateMachine
 from lbw_policy.machine.schedule import SnapshotSchedule
 from lbw_policy.semantics import policy as p
-from lbw_policy.semantics.signals import EVENTS
-from lbw_policy.semantics.walk import counted
+from lbw_policy.semantics.signals import EVENTS, LR_FACTOR
+from lbw_policy.semantics.walk import own
 
 _ENDING = frozenset({"skip", "rollback", "halt"})
 _HARMLESS = frozenset({"checkpoint", "halt"})
@@ -79,7 +79,7 @@ class Session:
         self.schedule = SnapshotSchedule.of(policy)
         self.factors: Mapping[str, int] = {}
         self._turn: Turn | None = None
-        self._read_events = [signal.name for signal in policy.signals if counted(signal)]
+        self._read_own = [signal.name for signal in policy.signals if own(signal)]
         self._events = dict.fromkeys(EVENTS, 0)
 
     @property
@@ -100,7 +100,7 @@ class Session:
     def begin(self, values: Mapping[str, float | None]) -> None:
         """Take in the tick's signals by name."""
         self._turn = None
-        self.machine.begin(self.tick, {**values, **self._own_events()} if self._read_events else values)
+        self.machine.begin(self.tick, {**values, **self._own()} if self._read_own else values)
 
     def foresee(self, present: Present, operations: Operations, norm: Foreseen) -> Ruling:
         """Return what the coming tick's rules will be granted, from readings that are not all known to the host.
@@ -108,13 +108,15 @@ class Session:
         `norm` is that of the gradients as they are now. Only of a lagged session, between `finish` and `begin`;
         `UnforeseenError` where it takes all readings to tell.
         """
-        values = {**present.values, **self._own_events()} if self._read_events else present.values
+        values = {**present.values, **self._own()} if self._read_own else present.values
         compiled = self.machine.evaluator.compiled
         foresight = Foresight(compiled, operations, self.tick, values, present.unseen)
         return Answering(self.machine, foresight, norm, Allowance.of(self.limiter, self.tick)).ruling()
 
-    def _own_events(self) -> dict[str, float]:
-        return {name: float(self._events[name]) for name in self._read_events}
+    def _own(self) -> dict[str, float]:
+        """Return those of the guard's own numbers that the policy reads, as the last tick left them."""
+        numbers = {**self._events, LR_FACTOR: self.limiter.factor_at(self.tick - 1)}
+        return {name: float(numbers[name]) for name in self._read_own}
 
     def decide(
         self,

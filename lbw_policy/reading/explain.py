@@ -22,7 +22,7 @@ from lbw_policy.semantics.expressions import (
     Statistic,
 )
 from lbw_policy.semantics.functions import FUNCTIONS
-from lbw_policy.semantics.signals import SIGNALS
+from lbw_policy.semantics.signals import OWN, SIGNALS
 from lbw_policy.semantics.spelling import Vocabulary, amount, share, steps
 from lbw_policy.semantics.types import COUNT
 from lbw_policy.semantics.walk import conditions_of, numbers_of, parts
@@ -89,9 +89,9 @@ def _signals(policy: p.Policy) -> Iterator[str]:
 
 
 def _meaning(signal: p.Signal) -> str:
-    if signal.observed or signal.source not in SIGNALS:
+    kind = SIGNALS.get(signal.source) or OWN.get(signal.source)
+    if signal.observed or kind is None:
         return f"the run's own number, from `guard.observe({signal.source}=...)`"
-    kind = SIGNALS[signal.source]
     count = "number of " if kind.unit == COUNT else ""
     meaning = kind.meaning if kind.meaning.startswith("the ") else f"the {count}{kind.meaning}"
     return f"{meaning}, taken over the group `{signal.group}`" if signal.group else meaning

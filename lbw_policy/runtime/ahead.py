@@ -15,7 +15,7 @@ from lbw_policy.runtime.effects import Effects
 from lbw_policy.runtime.ondevice import TensorOperations
 from lbw_policy.runtime.tiers import read_ahead
 from lbw_policy.semantics.policy import Signal
-from lbw_policy.semantics.walk import counted
+from lbw_policy.semantics.walk import own
 from lbw_policy.telemetry import Collector, Packet, Readings, Sent
 
 _RULING = "ruling"
@@ -100,7 +100,7 @@ class Ahead:
         due = [one for one in self.session.policy.signals if one.name in self._read and self._due(one, tick)]
         found = self.collector.present({signal.key for signal in due})
         for signal in due:
-            if counted(signal):
+            if own(signal):
                 continue
             if signal.key in found:
                 values[signal.name] = self.operations.take(found[signal.key])

@@ -11,8 +11,7 @@ from lbw_policy.machine.schedule import slack
 from lbw_policy.risk import HOLD, STANDARD_SOURCES
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Expression, Reading, RiskReading
-from lbw_policy.semantics.signals import EVENTS
-from lbw_policy.semantics.walk import actions_of, amounts, chain, parts
+from lbw_policy.semantics.walk import actions_of, amounts, chain, own, parts
 
 FACTORS = (1, 2, 4, 8, 16)
 """What the ticks between two samples may be multiplied by."""
@@ -49,7 +48,7 @@ def _covers(other: Want, one: Want) -> bool:
 def _signals(policy: p.Policy) -> Iterator[Want]:
     bounds = _Bounds.of(policy)
     for signal in policy.signals:
-        if not signal.observed and signal.source not in EVENTS:
+        if not (signal.observed or own(signal)):
             longest = bounds.longest(signal.name)
             most = 1 if signal.source in _FREE else _factor(signal.every, longest)
             yield Want(signal.key, signal.every, most, signal.name)

@@ -16,7 +16,7 @@ from lbw_policy.runtime.cadence import cadence, clips, clips_layers
 from lbw_policy.runtime.deciding import Deciding, Readings, risk_models
 from lbw_policy.runtime.records import Recorder
 from lbw_policy.semantics.policy import Policy, Signal
-from lbw_policy.semantics.walk import counted
+from lbw_policy.semantics.walk import own
 from lbw_policy.traces import TICK, Column, Trace
 
 
@@ -86,7 +86,7 @@ class Binding:
         Raises TraceError, naming every column that is missing.
         """
         known = set(names) - {TICK}
-        read = [signal for signal in policy.signals if not counted(signal)]
+        read = [signal for signal in policy.signals if not own(signal)]
         signals = {one.name: _column(one, known) for one in read}
         sources = _sources(policy, known, {one.key: signals[one.name] for one in reversed(read)})
         missing = [_missing(one, names) for one in read if not signals[one.name]]
@@ -103,7 +103,7 @@ class Binding:
 
 def _names(policy: Policy) -> Iterator[str]:
     for signal in policy.signals:
-        if not counted(signal):
+        if not own(signal):
             yield from (signal.name, signal.key)
 
 

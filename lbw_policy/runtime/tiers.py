@@ -13,7 +13,7 @@ from lbw_policy.record import log
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import TRENDS, Expression, Function, Reading, RiskReading, Statistic
 from lbw_policy.semantics.signals import SIGNALS
-from lbw_policy.semantics.walk import chain, children, counted, first_actions, parts
+from lbw_policy.semantics.walk import chain, children, first_actions, own, parts
 from lbw_policy.telemetry import Layers
 
 TIERS = ("auto", "host", "device")
@@ -91,7 +91,7 @@ def _unreadable(policy: p.Policy, reflex: p.Reflex, known: frozenset[str]) -> It
             yield f"takes `{node.name}` of a present reading, whose sums only the host keeps"
         elif isinstance(node, Reading):
             signal = signals[node.signal]
-            if signal.every == 1 and not (signal.observed or counted(signal) or signal.key in ON_DEVICE):
+            if signal.every == 1 and not (signal.observed or own(signal) or signal.key in ON_DEVICE):
                 kind = "built-in" if signal.source in SIGNALS else "plugin's"
                 yield f"reads the {kind} signal `{signal.key}` in every tick, which the host computes"
 
@@ -100,7 +100,7 @@ def _known(policy: p.Policy, optimizer: Optimizer) -> frozenset[str]:
     """Return the signals whose present reading the host has in any case."""
     plain = all(not isinstance(group.get("lr"), torch.Tensor) for group in optimizer.param_groups)
     sources = {"step_time", "lr"} if plain else {"step_time"}
-    found = (one for one in policy.signals if counted(one) or (one.source in sources and not one.observed))
+    found = (one for one in policy.signals if own(one) or (one.source in sources and not one.observed))
     return frozenset(signal.name for signal in found)
 
 

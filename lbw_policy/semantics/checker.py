@@ -98,8 +98,8 @@ class _Checker:
         policy = self._policy(literals, expressions, rules)
         names = tuple((name, typed.expression) for name, typed in lets if typed)
         policy = evolve(policy, params=params, signals=tuple(signals), limits=limits, names=names)
-        events = tuple(p.Signal(name, name) for name in sorted(expressions.events))
-        policy = evolve(policy, signals=policy.signals + events)
+        own = tuple(p.Signal(name, name) for name in sorted(expressions.own))
+        policy = evolve(policy, signals=policy.signals + own)
         policy = evolve(policy, tests=read_trials(self.report, literals, policy, statements))
         check_ids(self.report, statements)
         if not self.parsed.diagnostics:

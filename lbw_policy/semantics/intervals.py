@@ -10,8 +10,9 @@ from attrs import define, field, frozen
 
 from lbw_policy.semantics import expressions as e
 from lbw_policy.semantics import policy as p
+from lbw_policy.semantics.ceilings import SCALE_CEILING
 from lbw_policy.semantics.report import plain
-from lbw_policy.semantics.signals import EVENTS, SIGNALS
+from lbw_policy.semantics.signals import LR_FACTOR, OWN, SIGNALS
 
 _NEVER_NEGATIVE = ("std", "spread")
 _SAME_RANGE = ("median", "mean", "min", "max", "quantile", "prev")
@@ -47,8 +48,12 @@ class Ranges:
 
     @classmethod
     def of(cls, policy: p.Policy) -> Ranges:
-        """Return the ranges under a policy's signals."""
-        return cls({signal.name: signal for signal in policy.signals})
+        """Return the ranges under a policy's signals and limits."""
+        limit, known = policy.limits.scale_lr, dict[e.Expression, Interval]()
+        if limit is not None:  # no factor below the limit is granted, and 1 where none is asked for
+            own = (one.name for one in policy.signals if one.source == LR_FACTOR and not one.observed)
+            known = {e.Reading(name): Interval(limit.low, SCALE_CEILING) for name in own}
+        return cls({signal.name: signal for signal in policy.signals}, known)
 
     def find(self, node: e.Number) -> Interval:
         """Return the range of a number's finite values."""
@@ -96,9 +101,7 @@ class Ranges:
         signal = self.sources.get(name)
         if signal is None or signal.observed:
             return ANY
-        if signal.source in EVENTS:
-            return _POSITIVE
-        kind = SIGNALS.get(signal.source)
+        kind = SIGNALS.get(signal.source) or OWN.get(signal.source)
         return Interval(kind.low, kind.high) if kind else ANY
 
 

@@ -7,7 +7,7 @@ import math
 
 from attrs import frozen
 
-from lbw_policy.semantics import types
+from lbw_policy.semantics import ceilings, types
 from lbw_policy.semantics.types import Unit
 
 
@@ -158,6 +158,21 @@ EVENTS: dict[str, str] = {
     "rollbacks": "rollbacks done at the last tick",
 }
 """What the guard itself did, as counts a policy may read by name; `rate(EVENT, N steps)` sums them."""
+
+LR_FACTOR = "lr_factor"
+
+OWN: dict[str, SignalKind] = {
+    **{name: SignalKind(name, types.COUNT, Need.GUARD, meaning) for name, meaning in EVENTS.items()},
+    LR_FACTOR: SignalKind(
+        LR_FACTOR,
+        types.RATIO,
+        Need.GUARD,
+        "the factor granted for the learning rate at the last tick, 1 where nothing lowered it",
+        ceilings.SCALE_FLOOR,
+        ceilings.SCALE_CEILING,
+    ),
+}
+"""The guard's own numbers, read by name and without a `signal`: its events, and the lr factor it granted."""
 
 LAYER_STATISTICS = ("activation_outliers", "activation_variance", "grad_norm", "update_ratio")
 """What `freeze top N% of layers by ...` may rank layers by."""

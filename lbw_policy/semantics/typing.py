@@ -15,7 +15,7 @@ from lbw_policy.semantics.functions import FUNCTIONS, FunctionKind
 from lbw_policy.semantics.literals import Literals
 from lbw_policy.semantics.report import Report, did_you_mean, plain
 from lbw_policy.semantics.scope import Scope
-from lbw_policy.semantics.signals import EVENTS
+from lbw_policy.semantics.signals import EVENTS, OWN
 from lbw_policy.semantics.types import PROBABILITY, RATIO, TRUTH, Unit
 from lbw_policy.syntax import nodes
 
@@ -62,8 +62,8 @@ class ExpressionChecker:
     """Units of the declared signals and params."""
     sampling: dict[str, int]
     """`every` of the declared signals."""
-    events: set[str] = field(factory=set)
-    """The guard's own events that were read."""
+    own: set[str] = field(factory=set)
+    """The guard's own numbers that were read."""
     _lets: dict[str, Typed | None] = field(factory=dict)
     _open: list[str] = field(factory=list)
     _depth: int = 0
@@ -126,9 +126,9 @@ class ExpressionChecker:
             self.report.error("LBW215", f"`{node.text}` can only be read by a `signal`", node.span,
                               f"declare `signal NAME = {node.text}` and use the name")  # fmt: skip
             return None
-        if first.text in EVENTS and first.text not in self.scope.names and len(node.parts) == 1:
-            self.events.add(first.text)
-            return Typed(checked.Reading(first.text), types.COUNT)
+        if first.text in OWN and first.text not in self.scope.names and len(node.parts) == 1:
+            self.own.add(first.text)
+            return Typed(checked.Reading(first.text), OWN[first.text].unit)
         found = self.scope.find(first)
         match found:
             case None:
@@ -276,9 +276,7 @@ class ExpressionChecker:
             self.report.error("LBW218", f"`{kind.name}` of a number that never changes", node.arguments[0].span,
                               "give it a signal, or a `let` that reads one")  # fmt: skip
             return None
-        if kind.name == "rate" and getattr(argument.expression, "signal", None) not in self.events:
-            self.report.error("LBW229", "`rate` counts what the guard did", node.arguments[0].span,
-                              f"write one of {', '.join(EVENTS)}")  # fmt: skip
+        if kind.name == "rate" and not self._countable(node.arguments[0], argument):
             return None
         samples = self._samples(node, kind, argument)
         share = self.literals.real(node.arguments[2], 0.0, 1.0, "a share") if kind.shares else None
@@ -287,6 +285,16 @@ class ExpressionChecker:
             unit = argument.unit.times(types.STEPS, -1)
         statistic = checked.Statistic(kind.name, argument.number, samples, share)
         return self._grown(node.span, statistic, unit, argument)
+
+    def _countable(self, node: nodes.Expression, argument: Typed) -> bool:
+        """Tell whether a number is one of the guard's events; report it if not."""
+        name, events = getattr(argument.expression, "signal", None), ", ".join(EVENTS)
+        if name not in self.own:
+            self.report.error("LBW229", "`rate` counts what the guard did", node.span, f"write one of {events}")
+        elif name not in EVENTS:
+            message = f"`rate` counts what the guard did, and `{name}` is no event but a number"
+            self.report.error("LBW229", message, node.span, f"write `mean({name}, 100 steps)`, or one of {events}")
+        return name in self.own and name in EVENTS
 
     def _samples(self, node: nodes.Call, kind: FunctionKind, argument: Typed) -> int:
         if len(node.arguments) < 2:

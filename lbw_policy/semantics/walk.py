@@ -8,12 +8,12 @@ from attrs import fields
 
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Condition, Expression, Number
-from lbw_policy.semantics.signals import EVENTS
+from lbw_policy.semantics.signals import OWN
 
 
-def counted(signal: p.Signal) -> bool:
-    """Tell whether a signal is what the guard itself did; a number the loop tells may have the same name."""
-    return signal.source in EVENTS and not signal.observed
+def own(signal: p.Signal) -> bool:
+    """Tell whether a signal is one of the guard's own numbers; one that the loop tells may have the same name."""
+    return signal.source in OWN and not signal.observed
 
 
 def parts(*roots: Expression) -> Iterator[Expression]:

@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from lbw_policy.semantics import expressions as e
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Truth
-from lbw_policy.semantics.signals import EVENTS
+from lbw_policy.semantics.signals import OWN
 from lbw_policy.semantics.walk import conditions_of, parts
 from lbw_policy.trials.trace import Moment
 from lbw_policy.witness.nearness import Wish
@@ -175,7 +175,7 @@ def _goal(policy: p.Policy, reached: Callable[[Run], bool], *wishes: Wish) -> Go
 def varied(policy: p.Policy, conditions: Sequence[e.Condition]) -> tuple[str, ...]:
     """Return the channels that conditions depend on; on those of every rule where they read what the guard did."""
     read = titles_in(*conditions)
-    asked = read if not {*read} & {*EVENTS} else titles_in(*conditions_of(policy))
+    asked = read if not {*read} & {*OWN} else titles_in(*conditions_of(policy))
     return tuple(one.title for one in channels(policy) if one.title in asked)
 
 

@@ -11,8 +11,7 @@ from lbw_policy.semantics import expressions as e
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics import trial as t
 from lbw_policy.semantics.plugins import signal_kind
-from lbw_policy.semantics.signals import EVENTS
-from lbw_policy.semantics.walk import children, conditions_of, numbers_of, parts
+from lbw_policy.semantics.walk import children, conditions_of, numbers_of, own, parts
 
 LONGEST_WARM_UP = 4_000
 """Statistics that need more healthy steps than this are not waited for."""
@@ -147,7 +146,7 @@ def _joined(stretches: Iterable[t.Stretch]) -> Iterator[t.Stretch]:
 def channels(policy: p.Policy) -> tuple[Channel, ...]:
     """Return everything a test may give to a policy that its rules read: signals, and what each risk says."""
     told = [Channel(one.name, part, value(level)) for one in policy.risks for part, level in _RISK_LEVELS.items()]
-    signals = [_signal(one) for one in policy.signals if one.observed or one.source not in EVENTS]
+    signals = [_signal(one) for one in policy.signals if not own(one)]
     read = titles_in(*conditions_of(policy), *numbers_of(policy))
     return tuple(one for one in (*signals, *told) if one.needed or one.title in read)
 

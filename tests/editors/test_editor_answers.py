@@ -279,7 +279,8 @@ def test_imported_and_inherited_names_lead_to_their_files(tmp_path: Path) -> Non
     shown = hover(document, text.index("far +"))
     assert shown is not None
     assert SIGNALS["grad_norm"].meaning in shown.markdown
-    assert {"far", "surprise", "mine", "interventions"} <= {i.label for i in completions(document, text.index("far +"))}
+    offered = {item.label for item in completions(document, text.index("far +"))}
+    assert {"far", "surprise", "mine", "interventions", "lr_factor"} <= offered
 
 
 def test_the_outline_has_every_statement_with_its_name_inside_it() -> None:

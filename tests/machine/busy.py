@@ -13,23 +13,26 @@ from tests.machine.reference_session import Heard
 from tests.strategies import HOSTILE
 
 SIGNALS = ("a", "b", "c", "d")
+OWN = ("interventions", "lr_factor")
 _PLACE = p.Place("p.lbw", 1)
 
 
 @cache
 def numbers() -> st.SearchStrategy[Number]:
-    """A constant, a reading, or the mean of one."""
-    reading = st.builds(Reading, st.sampled_from(SIGNALS))
+    """A constant, a reading, the lr factor of the last tick, or the mean of one of them."""
+    reading = st.builds(Reading, st.sampled_from((*SIGNALS, *SIGNALS, "lr_factor")))
     constant = st.builds(Constant, st.sampled_from((0.0, 0.02, 0.3, 0.5, 0.7, 1.0, 3.0)))
     return constant | constant | reading | st.builds(Statistic, st.just("mean"), reading, st.integers(1, 4))
 
 
 @cache
 def conditions() -> st.SearchStrategy[Condition]:
-    """A plain comparison of one signal, or whether it is finite."""
+    """A plain comparison of one signal or of the lr factor of the last tick, or whether a signal is finite."""
     reading = st.builds(Reading, st.sampled_from(SIGNALS))
     compared = st.builds(Comparison, st.sampled_from("<>"), reading, st.just(Constant(0.5)))
-    return compared | compared | compared | st.builds(Finite, reading).map(Not)
+    lowered = st.just(Comparison("<", Reading("lr_factor"), Constant(0.6)))
+    odd = st.builds(Finite, reading).map(Not)
+    return st.one_of(*[compared] * 6, *[odd] * 2, lowered)
 
 
 @cache
@@ -108,7 +111,7 @@ def policies(draw: st.DrawFn) -> p.Policy:
         doc="",
         digest="0",
         params=(),
-        signals=(*(p.Signal(name, name) for name in SIGNALS), p.Signal("interventions", "interventions")),
+        signals=tuple(p.Signal(name, name) for name in (*SIGNALS, *OWN)),
         risks=(),
         reflexes=tuple(draw(st.lists(reflexes, max_size=2))),
         levels=(p.Level("normal"), *levels),

@@ -1,4 +1,4 @@
-"""The meaning of levels, requests and limits, written to be read: whole histories, everything counted anew each tick.
+"""The meaning of levels, requests and limits, written to be read: whole histories, everything own anew each tick.
 
 It follows docs/language.md; conditions and numbers are the reference evaluator's. Nothing is kept but
 lists of what happened.
@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from lbw_policy.machine.readings import RiskValues
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Number, Truth
-from lbw_policy.semantics.walk import counted
+from lbw_policy.semantics.walk import own
 from tests.machine.reference_evaluator import Reference
 from tests.machine.reference_limiter import Answer, Ask, Limiting, Moment
 
@@ -72,8 +72,8 @@ class ReferenceSession:
 
     def tick(self, heard: Heard) -> Was:
         """Go through one tick, and return what it decided."""
-        events = {one.name: self._events(one.source) for one in self.policy.signals if counted(one)}
-        self.expressions.read(len(self.past), {**heard.values, **events}, heard.risks)
+        numbers = {one.name: self._own(one.source) for one in self.policy.signals if own(one)}
+        self.expressions.read(len(self.past), {**heard.values, **numbers}, heard.risks)
         fired = tuple(one for one in self.policy.reflexes if self.expressions.truth(one.condition) >= Truth.UNKNOWN)
         now = self._transition(fired)
         self.past.append(now)
@@ -128,7 +128,7 @@ class ReferenceSession:
         return bool(moves) and moves[-1].rose
 
     def _count(self, index: int, present: int | None) -> bool:
-        """Tell whether a level's `enter` holds often enough, counted since it was last reached."""
+        """Tell whether a level's `enter` holds often enough, own since it was last reached."""
         trigger = self.policy.levels[index].enter
         if trigger is None or present is None:
             return False
@@ -198,8 +198,11 @@ class ReferenceSession:
 
     # The rest of a tick
 
-    def _events(self, source: str) -> float:
+    def _own(self, source: str) -> float:
         answers = self.past[-1].answers if self.past else ()
+        if source == "lr_factor":
+            factors = [one.amount for one in answers if one.granted and one.action == "scale_lr"]
+            return 1.0 if not factors or factors[0] is None else factors[0]
         began = [one.action for one in answers if one.granted and one.starts]
         kinds = {"skips": "skip", "clips": "clip", "rollbacks": "rollback"}
         return float(sum(one == kinds.get(source) or (source == "interventions" and one not in NO_INTERVENTION)

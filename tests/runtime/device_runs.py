@@ -147,7 +147,7 @@ def policies(draw: st.DrawFn, *, levels: bool) -> Policy:
         Signal("b", "grad_norm"),
         Signal("c", "c", observed=True, every=draw(st.integers(1, 3)), missing=draw(missing_rules())),
         Signal("d", "d", observed=True),
-        Signal("interventions", "interventions"),
+        *(Signal(name, name) for name in busy.OWN),
     )
     return evolve(
         drawn,

@@ -13,8 +13,7 @@ from lbw_policy.runtime.cadence import FACTORS, cadence, wants
 from lbw_policy.runtime.pacing import Pace
 from lbw_policy.semantics import Policy
 from lbw_policy.semantics.expressions import Reading
-from lbw_policy.semantics.signals import EVENTS
-from lbw_policy.semantics.walk import parts
+from lbw_policy.semantics.walk import own, parts
 from tests.texts import policies
 
 HEAD = """lbw 1
@@ -74,7 +73,7 @@ def test_what_reflexes_read_is_due_as_ever_in_any_policy(policy: Policy, factors
     """And the whole is what it was once the factor is 1 again, after a turn of all distances."""
     pace, conditions = Pace(wants(policy)), [reflex.condition for reflex in policy.reflexes]
     read = {part.signal for part in parts(*conditions) if isinstance(part, Reading)}
-    kept = [s for s in policy.signals if s.name in read and not s.observed and s.source not in EVENTS]
+    kept = [s for s in policy.signals if s.name in read and not (s.observed or own(s))]
     assert pace.every == cadence(policy)
     for tick, factor in enumerate([*factors, *[1] * 65]):
         pace.factor = factor

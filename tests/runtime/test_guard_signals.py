@@ -1,5 +1,7 @@
 """Signals that the loop and the guard make together."""
 
+from typing import Literal
+
 import pytest
 import torch
 from loops import Small, loss_of, policy, small
@@ -164,3 +166,35 @@ def test_a_loss_that_is_never_handed_over_for_differentiation_is_warned_of() -> 
         optimizer.step()
     warned = [str(record) for record in guard.interventions if "guard.curvature(loss)" in str(record)]
     assert len(warned) == 2
+
+
+STEADY = lbw.load("""lbw 1
+policy steady { }
+signal pace   = observed.pace
+signal length = telemetry.update_norm
+let unguarded = length / lr_factor
+reflex slow { when pace < 1 do scale_lr by 0.5 }
+limits { scale_lr within [0.25, 1]  intervene at most 40 per 100 steps }
+alert fast info when unguarded > 0 and pace > 1 "{length} {unguarded}"
+alert late info when unguarded > 0 and pace < 1 "{length} {unguarded}"
+""")
+
+
+@pytest.mark.parametrize(("mode", "length", "unguarded"), [("act", 0.5, 1.0), ("shadow", 1.0, 2.0)])
+def test_the_length_of_an_update_over_the_lr_factor_is_what_it_would_have_been_unguarded(
+    mode: Literal["act", "shadow"], length: float, unguarded: float
+) -> None:
+    """A shadow changes nothing, so there the quotient is by what it would have granted."""
+    weight = nn.Parameter(torch.zeros(8))
+    optimizer = optim.SGD([weight], lr=0.5)
+    guard = lbw.attach(optimizer, STEADY, mode=mode)
+    for pace in (2.0, 0.5, 2.0, 0.5):
+        weight.grad = torch.full((8,), 2.0)
+        guard.observe(pace=pace)
+        optimizer.step()
+    told = [record.reason.split()[1:] for record in guard.interventions if record.action == "alert"]
+    whole = 0.5 * 2.0 * 8**0.5
+
+    assert [[float(one) / whole for one in pair] for pair in told] == [
+        pytest.approx(pair, rel=1e-3) for pair in ((1.0, 1.0), (length, unguarded), (1.0, 1.0))
+    ]

@@ -19,6 +19,7 @@ SIGNALS = {
     "grad": (p.Signal("grad", "grad_norm"), st.floats(0, 10)),
     "share": (p.Signal("share", "activation_outliers"), st.floats(0, 1)),
     "mine": (p.Signal("mine", "grad_norm", observed=True), st.floats(-10, 10)),
+    "lr_factor": (p.Signal("lr_factor", "lr_factor"), st.floats(0.01, 1)),
 }
 RANGES = Ranges({name: signal for name, (signal, _) in SIGNALS.items()})
 READINGS = st.fixed_dictionaries({name: values for name, (_, values) in SIGNALS.items()})
