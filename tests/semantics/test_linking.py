@@ -283,7 +283,8 @@ def test_a_child_may_not_lower_the_floor_of_the_lr_factor(tmp_path: Path) -> Non
     rule = "signal lr = telemetry.lr reflex r { when lr > 1 do scale_lr by 0.5 }"
     texts = {"b.lbw": f"lbw 1 policy b {{ }} {rule} limits {{ scale_lr within [0.1, 1] }}"}
     for line, codes in (("scale_lr within [0.1, 0.9]", []), ("scale_lr within [0.09, 0.9]", ["LBW607"])):
-        XX
+        child = f'lbw 1 policy a {{ extends "b.lbw" }} limits {{ {line} }}'
+        path = write(tmp_path, {"a.lbw": child, **texts})
         assert [finding.code for finding in check_path(path).diagnostics] == codes
 
 
