@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lbw_policy.errors import LBWError
-from lbw_policy.lab.architectures import ARCHITECTURES
+from lbw_policy.lab.architectures import TRAININGS
 from lbw_policy.lab.closed_loop import Finding, key
 from lbw_policy.lab.contenders import OURS, PLAIN
 from lbw_policy.lab.findings import Findings, Wanted, make, missing
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=STEPS, help=f"of each run ({STEPS})")
     parser.add_argument("--faults", nargs="+", choices=sorted(SCENARIOS), default=[], help="of the split, only these")
-    parser.add_argument("--archs", nargs="+", choices=sorted(ARCHITECTURES), default=[], help="only these")
+    parser.add_argument("--archs", nargs="+", choices=sorted(TRAININGS), default=[], help="only these")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one core each")
     parser.add_argument(
         "--out", type=Path, default=Path("efficacy_out"), help="folder of findings, tables and pictures"

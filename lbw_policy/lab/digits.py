@@ -55,12 +55,16 @@ def digits() -> Digits:
 
 @frozen(eq=False)
 class DigitClasses:
-    """Tell which digit an image shows. Another domain: the image moved by a pixel, on noisy paper."""
+    """Tell which digit an image shows. Another domain: the image moved by a pixel, on noisy paper.
+
+    Where `moved` is set, that is the domain that is trained and judged in, and the plain images are the other one.
+    """
 
     data: Digits = field(repr=False)
     build: Callable[[], nn.Module]
     size: int = 32
     name: str = "digit classifier"
+    moved: bool = False
 
     def model(self, seed: int) -> nn.Module:
         """Return a new model; the global random state is left as it was."""
@@ -71,7 +75,7 @@ class DigitClasses:
         """Return `size` images, float32 of shape [size, 1, 8, 8], and their digits."""
         source, count = generator(seed, step), view.count(self.size)
         found = self.data.train.pick(count, source, view.ease)
-        moved = round(view.elsewhere * count)
+        moved = round((1 - view.elsewhere if self.moved else view.elsewhere) * count)
         pixels = torch.cat((_moved(found.pixels[:moved], source), found.pixels[moved:])) if moved else found.pixels
         return Batch(pixels, found.labels)
 
@@ -87,8 +91,10 @@ class DigitClasses:
 
     def held_out(self, model: nn.Module) -> float:
         """Return the mean cross entropy over the held-out images, in nats."""
+        pixels = self.data.held_out.pixels
+        seen = _moved(pixels, generator(0, 0)) if self.moved else pixels
         with evaluating(model):
-            return float(self.loss(model, Batch(self.data.held_out.pixels, self.data.held_out.labels)))
+            return float(self.loss(model, Batch(seen, self.data.held_out.labels)))
 
 
 @frozen(eq=False)

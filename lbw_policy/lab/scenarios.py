@@ -14,7 +14,7 @@ from lbw_policy.lab import moment_faults as moments
 from lbw_policy.lab import rate_faults as rate
 from lbw_policy.lab import shifts
 from lbw_policy.lab import weight_faults as weights
-from lbw_policy.lab.architectures import ARCHITECTURES
+from lbw_policy.lab.architectures import TRAININGS
 from lbw_policy.lab.recipes import Recipe
 from lbw_policy.lab.trouble import CALM, Fault, beginning
 
@@ -69,7 +69,7 @@ class Case:
     @property
     def recipe(self) -> Recipe:
         """Return how it is trained: the lab's learning rate, warm-up and cosine."""
-        rate = ARCHITECTURES[self.architecture].rates[self.optimizer]
+        rate = TRAININGS[self.architecture].rates[self.optimizer]
         seed = int.from_bytes(hashlib.sha256(f"{self.architecture} {self.seed}".encode()).digest()[:4], "big")
         return Recipe(self.steps, seed, rate, optimizer=self.optimizer, precision=self.precision)
 
@@ -138,7 +138,7 @@ class Grid:
         """Yield the runs; those of a scenario take turns with the settings, over architectures and seeds."""
         for seed in range(_FIRST_SEED[self.split], _FIRST_SEED[self.split] + self.seeds):
             for row, scenario in enumerate(_SCENARIOS):
-                for column, architecture in enumerate(ARCHITECTURES):
+                for column, architecture in enumerate(TRAININGS):
                     if self._holds(scenario, architecture):
                         yield from self._met(scenario, architecture, seed, row + column + seed)
 
@@ -151,7 +151,7 @@ class Grid:
     def _met(self, scenario: Scenario, architecture: str, seed: int, turn: int) -> Iterator[Case]:
         source = random.Random(f"{scenario.name} {architecture} {seed}")  # noqa: S311 - not for secrets
         fault = scenario.make(beginning(source, self.steps), self.steps)
-        fitting = [each for each in SETTINGS if ARCHITECTURES[architecture].fits(type(fault), each[0])]
+        fitting = [each for each in SETTINGS if TRAININGS[architecture].fits(type(fault), each[0])]
         for place in range(min(scenario.settings, len(fitting))):
             optimizer, precision = fitting[(turn + place) % len(fitting)]
             yield Case(architecture, optimizer, precision, scenario.name, fault, seed, self.steps)

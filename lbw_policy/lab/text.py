@@ -42,7 +42,7 @@ def library_text(limit: int = LIMIT, folders: Iterable[Path] | None = None, *, p
     for folder in default_folders() if folders is None else folders:
         raw = _joined(folder, limit, _LEFT_OUT if prose else _LEFT_OUT | {_PROSE})
         if len(raw) >= min(limit, _ENOUGH):
-            return _split(raw)
+            return split(_bytes(raw))
     raise ResourceError(
         "no Python source text to train on: neither the standard library nor torch has `.py` files here"
     )
@@ -55,6 +55,12 @@ def library_prose() -> Tensor | None:
     except ImportError:
         return None
     return _bytes("\n".join(topics.values()).encode())
+
+
+def split(everything: Tensor) -> Text:
+    """Return bytes, uint8 of shape [n], split into a training and a held-out part: the last 5 %."""
+    cut = len(everything) - int(len(everything) * _HELD_OUT)
+    return Text(train=everything[:cut], held_out=everything[cut:])
 
 
 def default_folders() -> tuple[Path, ...]:
@@ -91,12 +97,6 @@ def _joined(folder: Path, limit: int, left_out: frozenset[str]) -> bytes:
         if len(joined) >= limit:
             break
     return bytes(joined[:limit])
-
-
-def _split(raw: bytes) -> Text:
-    everything = _bytes(raw)
-    cut = len(raw) - int(len(raw) * _HELD_OUT)
-    return Text(train=everything[:cut], held_out=everything[cut:])
 
 
 def _bytes(raw: bytes) -> Tensor:

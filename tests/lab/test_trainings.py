@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lbw_policy.lab.architectures import ARCHITECTURES, task_of
+from lbw_policy.lab.architectures import ARCHITECTURES, TRAININGS, task_of
 from lbw_policy.lab.digits import digits
 from lbw_policy.lab.language import ByteLanguage
 from lbw_policy.lab.recipes import OPTIMIZERS, Recipe
@@ -17,7 +17,7 @@ _STEPS = 30
 
 
 def _trained(name: str, optimizer: str = "adamw", precision: str = "fp32", steps: int = _STEPS) -> Run:
-    rate = ARCHITECTURES[name].rates[optimizer]
+    rate = TRAININGS[name].rates[optimizer]
     run = Run(task_of(name), Recipe(steps, 1, rate, warmup=5, optimizer=optimizer, precision=precision), CALM)
     for _ in range(steps):
         run.step()
@@ -34,7 +34,7 @@ def test_a_short_run_ends_below_its_start(name: str, optimizer: str) -> None:
     assert run.held_out() < task_of(name).held_out(task_of(name).model(1)) - 0.03
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_the_same_seed_gives_the_same_run_bit_for_bit_in_either_precision(name: str) -> None:
     runs = []
     for precision in ("fp32", "bf16"):
