@@ -32,7 +32,7 @@ from attrs import define, evolve, frozen
 ROOT = Path(__file__).resolve().parents[1]
 LISTS = ROOT / "benchmarks" / "mutants"
 PAGE = ROOT / "docs" / "mutation.md"
-PARTS = ("lbw_policy", "grammar", "policies", "tests", "docs", "benchmarks", "pyproject.toml")
+PARTS = ("lbw_policy", "grammar", "policies", "priors", "tests", "docs", "benchmarks", "pyproject.toml")
 """What a copy consists of."""
 LIMIT = 300
 """Seconds after which the tests of a mutant are given up."""

@@ -79,9 +79,9 @@ def test_every_transition_of_the_machine_is_an_edge(
 
 def test_an_edge_tells_its_trigger_and_its_hold() -> None:
     labels = {(edge.source, edge.target, edge.kind): edge.label for edge in edges(load("conservative"))}
-    assert labels[0, 1, "up"] == "surprise > 6 and high > 1.15 for 4 of 6 steps"
-    assert labels[1, 0, "down"] == "surprise < 2 for 10 steps, or after 200 steps"
-    assert labels[0, 2, "jump"] == "as caution to recover"
+    assert labels[3, 4, "up"] == "high > 3 and lasting > 3 for 3 of 4 steps"
+    assert labels[4, 3, "down"] == "surprise < 3 and high < 2 for 5 steps, or after 100 steps"
+    assert labels[0, 4, "jump"] == "as faint to recover"
 
 
 def test_a_level_that_halts_leads_to_the_end() -> None:

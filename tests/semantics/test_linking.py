@@ -279,20 +279,29 @@ def test_a_limit_cannot_be_loosened_by_a_wider_param(tmp_path: Path) -> None:
     assert codes == ["LBW607"]
 
 
+def test_a_child_may_not_lower_the_floor_of_the_lr_factor(tmp_path: Path) -> None:
+    rule = "signal lr = telemetry.lr reflex r { when lr > 1 do scale_lr by 0.5 }"
+    texts = {"b.lbw": f"lbw 1 policy b {{ }} {rule} limits {{ scale_lr within [0.1, 1] }}"}
+    for line, codes in (("scale_lr within [0.1, 0.9]", []), ("scale_lr within [0.09, 0.9]", ["LBW607"])):
+        child = f'lbw 1 policy a {{ extends "b.lbw" }} limits {{ {line} }}'
+        path = write(tmp_path, {"a.lbw": child, **texts})
+        assert [finding.code for finding in check_path(path).diagnostics] == codes
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        ("skip at most 8 in a row, at most 40 per 1_000 steps", None),
-        ("skip at most 8 in a row, at most 40 per 2_000 steps", None),
-        ("skip at most 8 in a row, at most 4 per 100 steps", None),
-        ("skip at most 8 in a row, at most 5 per 100 steps", "LBW607"),
-        ("skip at most 8 in a row, at most 41 per 100_000 steps", "LBW607"),
-        ("skip at most 9 in a row, at most 40 per 1_000 steps", "LBW607"),
+        ("skip at most 16 in a row, at most 40 per 1_000 steps", None),
+        ("skip at most 16 in a row, at most 40 per 2_000 steps", None),
+        ("skip at most 16 in a row, at most 4 per 100 steps", None),
+        ("skip at most 16 in a row, at most 5 per 100 steps", "LBW607"),
+        ("skip at most 16 in a row, at most 41 per 100_000 steps", "LBW607"),
+        ("skip at most 17 in a row, at most 40 per 1_000 steps", "LBW607"),
         ("scale_lr within [0.1, 0.9]", None),
-        ("scale_lr within [0.09, 0.9]", "LBW607"),
-        ("rollback at most 51 steps back, at most 3 per 1_000 steps", "LBW607"),
+        ("rollback at most 51 steps back, at most 4 per 1_000 steps, at least 5 steps apart", "LBW607"),
         ("freeze at most 26% of layers, for at most 1 step", "LBW607"),
-        ("reset_moments at most 1 per 1_000 steps", "LBW608"),
+        ("reset_moments at most 3 per 1_000 steps", "LBW607"),
+        ("checkpoint at most 1 per 1_000 steps", "LBW608"),
         ("intervene at most 21 per 100 steps", "LBW607"),
     ],
 )

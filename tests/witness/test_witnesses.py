@@ -50,14 +50,15 @@ def test_every_rule_of_every_preset_has_a_short_witness(name: str) -> None:
         outcome = run_trial(policy, trial)
         assert outcome.passed
         assert rule in covered(policy, [outcome.trace]).exercised
-        assert search.tries <= 50
+        assert search.tries <= 100
         assert len(trial.given) <= 3
 
 
 def test_rules_are_named_as_coverage_names_them() -> None:
     for name in presets():
         policy = load(name)
-        assert set(rules(policy)) == {one for one in covered(policy, []).everything if not one.startswith("limit ")}
+        named = {one for one in covered(policy, []).everything if " falls back " not in one}
+        assert set(rules(policy)) == {one for one in named if not one.startswith("limit ")}
 
 
 CASES = {
