@@ -16,7 +16,7 @@ from lbw_policy.machine import RiskValues, Session
 from lbw_policy.resources import presets
 from lbw_policy.semantics import load
 from lbw_policy.semantics import trial as t
-from lbw_policy.semantics.policy import Place, Policy
+from lbw_policy.semantics.policy import Alert, Level, Place, Policy, Reflex
 from lbw_policy.trials import Trace, Verdict, covered, judge, run_trial, trace_of
 from lbw_policy.trials.series import samples, starts
 from tests.texts import policies
@@ -334,8 +334,10 @@ def test_a_policy_without_rules_is_wholly_covered() -> None:
 
 def rules_of(policy: Policy) -> dict[str, object]:
     """Return rules and limits without their places, under the words with which coverage names them."""
-    rules = {"reflex": policy.reflexes, "level": policy.levels, "alert": policy.alerts}
-    found = {f"{kind} {rule.name}": attrs.evolve(rule, place=NOWHERE) for kind in rules for rule in rules[kind]}
+    rules: tuple[Reflex | Level | Alert, ...] = (*policy.reflexes, *policy.levels, *policy.alerts)
+    found: dict[str, object] = {
+        f"{type(rule).__name__.lower()} {rule.name}": attrs.evolve(rule, place=NOWHERE) for rule in rules
+    }
     return found | {f"limit {name}": value for name, value in attrs.asdict(policy.limits, recurse=False).items()}
 
 
