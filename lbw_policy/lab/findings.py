@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,7 @@ class Findings:
     def within(cls, folder: Path) -> Findings:
         """Read a folder, which is made if there is none.
 
-        A line that is none (a run that was stopped while it was written) is left out, and its run is made again.
+        A line that is no finding (a run that was stopped while it was written) is passed over, and its run made again.
         """
         folder.mkdir(parents=True, exist_ok=True)
         found = cls(folder / RESULTS)
@@ -54,20 +55,18 @@ class Findings:
         self.known[finding.key] = finding
 
     def _read(self) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if self._take(line)]
-        if len(whole) < len(lines):
-            self.path.write_text("".join(whole), encoding="utf-8")
+        text = self.path.read_text(encoding="utf-8")
+        for line in text.splitlines():
+            self._take(line)
+        if text and not text.endswith("\n"):
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n")
 
-    def _take(self, line: str) -> bool:
-        if not line.endswith("\n"):
-            return False
-        try:
+    def _take(self, line: str) -> None:
+        # What is no finding to us may be one to another version, which can share the folder: it stays in the file.
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             finding = Finding.of(json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return False
-        self.known[finding.key] = finding
-        return True
+            self.known[finding.key] = finding
 
 
 def missing(findings: Findings, wanted: Sequence[Wanted], resolve: Resolve) -> list[Wanted]:

@@ -129,7 +129,7 @@ def test_what_is_in_the_folder_is_not_made_again(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("damage", ['{"key": "x"', '{"key": "x"}\n', "[]\n", "no json\n"])
-def test_a_line_cut_off_by_a_stop_is_left_out_and_its_run_made_again(
+def test_a_line_that_is_no_finding_stays_in_the_file_and_its_run_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     monkeypatch.setattr(findings, "find", _scripted)
@@ -142,6 +142,7 @@ def test_a_line_cut_off_by_a_stop_is_left_out_and_its_run_made_again(
     assert missing(again, wanted, _resolve) == wanted[1:]
     again.add(_scripted(wanted[1].case, NONE))
     assert len(Findings.within(tmp_path).known) == 2
+    assert damage.strip() in folder.path.read_text(encoding="utf-8").splitlines()
 
 
 def test_the_guard_is_not_told_of_the_look_at_due_data(monkeypatch: pytest.MonkeyPatch) -> None:
