@@ -12,7 +12,10 @@ from lbw_policy.errors import ResourceError
 
 def test_presets_and_grammar_are_found_from_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert list(resources.presets()) == ["conservative", "monitor", "transformer_pretraining"]
+    assert list(resources.presets()) == [
+        "aggressive", "conservative", "diffusion", "finetuning", "mixture_of_experts", "monitor", "state_space",
+        "transformer_pretraining", "vision",
+    ]  # fmt: skip
     assert resources.grammar_path().read_text(encoding="utf-8").startswith("// The policy language")
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from lbw_policy.authority import card
 from lbw_policy.claims import Result, Status
 from lbw_policy.cli.proofs import Proof
+from lbw_policy.resources import presets
 from lbw_policy.semantics import load
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics.expressions import Constant
@@ -57,7 +58,7 @@ def test_the_card_says_the_same_before_and_after_a_proof(policy: p.Policy) -> No
     ]
 
 
-@pytest.mark.parametrize("preset", ["conservative", "monitor", "transformer_pretraining"])
+@pytest.mark.parametrize("preset", presets())
 def test_of_a_preset_every_bound_on_the_run_can_be_proved(preset: str) -> None:
     policy = load(preset)
     lines = [line for line in card(policy, whole(policy)).lines if not line.idle and line.value is not None]

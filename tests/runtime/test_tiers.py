@@ -6,6 +6,7 @@ import pytest
 from torch import optim
 
 import lbw_policy as lbw
+from lbw_policy.resources import presets
 from tests.runtime.device_runs import fused
 from tests.runtime.loops import acted, at, policy, small, train
 
@@ -81,11 +82,11 @@ def test_what_hangs_on_no_present_reading_fits(condition: str) -> None:
     assert guard.summary().actions == {"skip": {"granted": 2}}
 
 
-@pytest.mark.parametrize("name", ["conservative", "monitor", "transformer_pretraining"])
+@pytest.mark.parametrize("name", sorted({*presets()} - {"mixture_of_experts"}))
 def test_a_shipped_preset_fits(name: str) -> None:
-    model, optimizer = small(lambda held, **given: optim.AdamW(held, fused=True, **given))
+    model, optimizer = small(lambda held, **given: optim.AdamW(held, fused=True, **given), lr=1e-4)
     guard = lbw.attach(optimizer, name, model=model, tier="device")
-    train(model, optimizer, range(60), guard, at([40], 1e4))
+    train(model, optimizer, range(90), guard, at([70], 1e4))
     assert guard._left is not None
     assert guard.summary().actions.get("skip", {}) == ({} if name == "monitor" else {"granted": 1})
     assert guard._failures == 0

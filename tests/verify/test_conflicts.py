@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import lbw_policy
+from lbw_policy.resources import presets
 from lbw_policy.semantics.policy import Policy
 from lbw_policy.verify import conflicts, unknowns
 from lbw_policy.verify.solver import UNSAT, check
@@ -129,11 +130,11 @@ def test_a_condition_that_only_nan_meets_can_be_met() -> None:
     assert conflicts.never(policy_of("grad < 0")) == []
 
 
-@pytest.mark.parametrize("preset", ["conservative", "monitor", "transformer_pretraining"])
+@pytest.mark.parametrize("preset", presets())
 def test_the_presets_have_no_conflict_and_no_dead_rule(preset: str) -> None:
     policy = lbw_policy.load(preset)
     found = [*conflicts.promises(policy), *unknowns.promises(policy)]
 
-    assert len(found) == 2 * (len(policy.levels) - 1)
+    assert len(found) == 2 * sum(level.leave is not None for level in policy.levels)
     assert excluded(*(one for promise in found for one in promise.everything()))
     assert conflicts.never(policy) == []

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import lbw_policy
 from lbw_policy.authority.allowance import Allowance
 from lbw_policy.reading.guarantees import guarantees
+from lbw_policy.resources import presets
 from lbw_policy.semantics import policy as p
 from lbw_policy.verify import floats, moving, progress
 from lbw_policy.verify.limiting import promises, window
@@ -64,7 +65,7 @@ def unproved(promise: Promise) -> list[str]:
 # What is proved
 
 
-@pytest.mark.parametrize("preset", ["conservative", "monitor", "transformer_pretraining"])
+@pytest.mark.parametrize("preset", presets())
 def test_every_promise_of_a_preset_s_limiter_is_proved_or_says_that_it_cannot_be(preset: str) -> None:
     found = promises(lbw_policy.load(preset))
 

@@ -13,6 +13,7 @@ import lbw_policy
 from lbw_policy.limits import Limiter, limiter
 from lbw_policy.limits.budget import SlidingBudget
 from lbw_policy.machine import Session, StateMachine
+from lbw_policy.resources import presets
 from lbw_policy.semantics import policy as p
 from lbw_policy.verify.hostile import Run, runs
 from lbw_policy.verify.limiting import promises
@@ -27,7 +28,6 @@ TIGHT = p.Limits(
     intervene=p.Budget(60, 100),
     custom=(p.CustomLimit("boost", -0.5, 0.25, p.Budget(2, 30)),),
 )
-PRESETS = ("conservative", "monitor", "transformer_pretraining")
 
 
 def policy() -> p.Policy:
@@ -46,7 +46,7 @@ def broken(of: p.Policy, found: tuple[Run, ...]) -> set[str]:
     return {name for name, judge, claim in watched for run in found if judge and judge(Watched(of, claim, run))}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", presets())
 def test_no_hostile_run_of_a_preset_breaks_a_claim(preset: str) -> None:
     found = lbw_policy.load(preset)
 
