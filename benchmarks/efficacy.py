@@ -100,6 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LBWError, KeyError) as error:
         console.print(f"no such guard, or its policy cannot be used: {error}", style="red", highlight=False)
         return 2
+    if not (options.stress or options.presets or any(_grid(options).cases())):
+        console.print("the split has no such runs: see docs/efficacy.md for what is in it", style="red")
+        return 2
     bench = Bench(Findings.within(options.out), options.jobs, console)
     what = "stress" if options.stress else "presets" if options.presets else "tables"
     page = {"stress": _stress, "presets": _presets, "tables": _compare}[what](bench, options, guards)
@@ -145,8 +148,7 @@ def _guards(options: argparse.Namespace, console: Console) -> list[str]:
 
 
 def _compare(bench: Bench, options: argparse.Namespace, guards: Sequence[str]) -> str:
-    grid = Grid(options.split, options.seeds, frozenset(options.faults), frozenset(options.archs), options.steps)
-    cases = list((QUICK if options.quick else grid).cases())
+    cases = list(_grid(options).cases())
     bench.fill(list(_wanted(cases, guards)))
     verdicts = list(_verdicts(bench, cases, guards))
     pictures.crashes(verdicts, guards, options.out / "crashes.png")
@@ -165,6 +167,12 @@ def _presets(bench: Bench, options: argparse.Namespace, _: Sequence[str]) -> str
         title = f"## `{preset}`: {', '.join(made_for)}"
         parts += [title, tables.overall(verdicts, guards), tables.by_nature(verdicts, guards)]
     return "\n\n".join(parts) + "\n"
+
+
+def _grid(options: argparse.Namespace) -> Grid:
+    if options.quick:
+        return QUICK
+    return Grid(options.split, options.seeds, frozenset(options.faults), frozenset(options.archs), options.steps)
 
 
 def _wanted(cases: Sequence[Case], guards: Sequence[str]) -> Iterator[Wanted]:
