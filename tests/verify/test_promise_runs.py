@@ -31,7 +31,7 @@ TIGHT = p.Limits(
 
 
 def policy() -> p.Policy:
-    return evolve(lbw_policy.load("transformer_pretraining"), limits=TIGHT, quarantine=20)
+    return evolve(lbw_policy.load("transformer_pretraining"), limits=TIGHT, parent=None, quarantine=20)
 
 
 @cache
