@@ -168,7 +168,9 @@ def test_any_stretch_of_a_run_is_one_of_the_system(limits: Limits, history: list
 
 
 def test_the_quarantine_is_its_system() -> None:
-    policy = evolve(lbw_policy.load("transformer_pretraining"), quarantine=9)
+    policy = lbw_policy.load("transformer_pretraining")
+    levels = tuple(evolve(level, settles=None) for level in policy.levels)  # then all above the calm one are suspicious
+    policy = evolve(policy, levels=levels, quarantine=9)
     calm, system = policy.levels[0].name, quarantining(policy.quarantine)
     for run_ in hostile.runs(policy, floods=0, streams=3):
         state = start(system)
