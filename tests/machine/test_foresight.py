@@ -219,7 +219,7 @@ def settled(ruling: Ruling) -> tuple[bool, float | None, float | None]:
 def test_the_limiter_grants_what_was_foreseen_and_levels_wait_where_it_takes_more() -> None:
     seen = Counter[str]()
 
-    @RELAXED
+    @settings(RELAXED, max_examples=300)
     @given(
         policy=policies(),
         stream=lively_streams(),

@@ -25,7 +25,7 @@ pytest.importorskip("z3")
 CONDITION = Finite(Reading("loss"))
 LEVELS = (
     Level("normal"),
-    Level("low", Trigger(CONDITION, 4, 6), Trigger(CONDITION, 10, 12), 200, 50),
+    Level("low", Trigger(CONDITION, 4, 6), Trigger(CONDITION, 10, 12), stay=200, cooldown=50),
     Level("high", Trigger(CONDITION, 3, 4), Trigger(CONDITION, 5, 6), 100),
 )
 RUNGS = rungs_of(LEVELS)
@@ -80,7 +80,7 @@ def test_every_ladder_keeps_its_promises(levels: tuple[Level, ...]) -> None:
 
 
 def test_no_invariant_can_be_spared() -> None:
-    slow = (Level("normal"), Level("only", Trigger(CONDITION, 9, 9), None, 3, 2))
+    slow = (Level("normal"), Level("only", Trigger(CONDITION, 9, 9), None, stay=3, cooldown=2))
     stuck = (Level("normal"), Level("only", Trigger(CONDITION, 1, 1)))
     for levels in (LEVELS, slow, stuck):
         for promise in found(levels, ladder_system(levels)):
