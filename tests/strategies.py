@@ -266,6 +266,7 @@ def _rungs(draw: st.DrawFn, index: int) -> Level:
         enter=draw(triggers()),
         leave=leave,
         stay=draw(st.integers(1, 12) if leave is None else st.none() | st.integers(1, 12)),
+        settles=draw(st.none() | st.integers(1, 6)),
         cooldown=draw(st.integers(0, 8)),
     )
 

@@ -201,7 +201,7 @@ def _levels(names: _Names) -> list[str]:
     lines = [f"levels {' -> '.join(rungs)}"]
     for rung in rungs[1:]:
         clauses = [f"enter when {_condition(names)}{_hold(names)}", names.pick("", "cooldown 50 steps"),
-                   names.pick("", "stay at most 200 steps"),
+                   names.pick("", "stay at most 200 steps"), names.pick("", "", "settles after 20 steps"),
                    names.pick("", f"leave when {_condition(names)}{_hold(names)}"),
                    *(_action(names) for _ in range(names.draw(st.integers(0, 2)))),
                    names.pick("", f"each 25 steps {_repeated(names)}")]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 KEYWORDS: Mapping[str, str] = {
     "a": "part of `in a row`",
-    "after": "from which step on: `trust after 200 steps`",
+    "after": "from which step on: `trust after 200 steps`, `settles after 500 steps`",
     "alarm": "the budget of false alarms; it sets where `NAME.alarm` begins",
     "alert": 'tells a person, and changes nothing: `alert NAME SEVERITY when CONDITION "message"`',
     "and": "true where both are true; an unknown part makes the whole unknown, unless the other part is false",
@@ -74,6 +74,7 @@ KEYWORDS: Mapping[str, str] = {
     "row": "part of `in a row`",
     "scale_lr": "multiplies the learning rate for the update only; gradients and moments stay as they are",
     "seed": "the seed of a test's noise",
+    "settles": "the steps after which the level is a new normal: they count as calm, and teach the baselines",
     "signal": "a reading of the run, under a name of your own",
     "skip": "leaves this update out; as an answer to a missing reading: reads as not there",
     "snapshot": "how often a snapshot for rollbacks is taken",

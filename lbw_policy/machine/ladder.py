@@ -191,6 +191,13 @@ class Ladder:
             started=_with(now.started, now.level, 0),
         )
 
+    def settled(self, now: Configuration, more: int = 0) -> bool:
+        """Tell whether the level is the calm one, or in `more` ticks has lasted for those after which it settles."""
+        if not now.level:
+            return True
+        settles = self.levels[now.level].settles
+        return settles is not None and now.since + more >= settles
+
     def at_rest(self, now: Configuration) -> bool:
         """Tell whether no level asks for anything: none is held or armed, and every lr factor is 1."""
         return not now.armed and not any(now.holding) and now.factors == self._whole

@@ -61,6 +61,11 @@ class StateMachine:
         """The name of the present level."""
         return self.policy.levels[self.configuration.level].name
 
+    @property
+    def settled(self) -> bool:
+        """Whether the present level is the calm one, or one that has settled."""
+        return self.ladder.settled(self.configuration)
+
     def begin(self, tick: int, values: Mapping[str, float | None]) -> None:
         """Take in the tick's signals by name; None or absent means that there is no reading."""
         self._tick, self._asking = tick, None
@@ -73,19 +78,20 @@ class StateMachine:
     def decide(self, risks: Mapping[str, RiskValues]) -> Decision:
         """Take in what the risk models say, make at most one transition, and ask for actions."""
         self.evaluator.finish(risks)
-        previous = self.configuration.level
+        before = self.configuration
         fired = self._fired()
         entered = self._move()
         configuration = self.configuration
         requests: tuple[Request, ...] = ()
         if fired or entered or not self.ladder.at_rest(configuration):
             requests = self._ask(fired, entered=entered)
-        quarantined = self._quarantine(bool(fired) or previous > 0 or self.configuration.level > 0)
+        # What was counted before the transition is counted with this tick, as `stay` is.
+        quarantined = self._quarantine(bool(fired) or not (self.ladder.settled(before, 1) and self.settled))
         messages = self._messages()
         self.evaluator.commit(quarantined)
         return Decision(
             tick=self._tick,
-            previous=self.policy.levels[previous].name,
+            previous=self.policy.levels[before.level].name,
             level=self.level,
             requests=requests,
             fired=tuple(reflex.name for reflex in fired),

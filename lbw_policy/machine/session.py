@@ -139,8 +139,7 @@ class Session:
     @property
     def due(self) -> bool:
         """Whether a lagged run takes a snapshot after the coming tick's update, by what is known before it."""
-        calm = self.machine.configuration.level == 0
-        return calm and self.schedule is not None and self.schedule.due(self.progress)
+        return self.machine.settled and self.schedule is not None and self.schedule.due(self.progress)
 
     def finish(self, *, applied: bool, captured: int | None = None) -> Upkeep:
         """End the tick, telling whether an update was applied; returns what to do with snapshots.
@@ -161,7 +160,7 @@ class Session:
             return _NO_UPKEEP
         granted = self._turn.granted if self._turn.grants else ()
         back = [grant for grant in granted if grant.request.action == "rollback"]
-        calm = self.level == self.policy.levels[0].name and not back
+        calm = self.machine.settled and not back
         lost = self.schedule.rolled_back(int(back[0].amount or 0)) if back else ()
         lost += self.schedule.pass_tick(calm=calm)
         if self.machine.lagged:

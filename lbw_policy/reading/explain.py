@@ -197,6 +197,8 @@ def _level(level: p.Level, below: p.Level, words: Vocabulary) -> Iterator[str]:
         yield f"When `{level.name}` begins, it {_done(action, words)}"
     for each in level.periodic:
         yield f"Every {steps(each.every)} at `{level.name}`, it {_done(each.action, words)}"
+    if level.settles is not None:
+        yield f"After {steps(level.settles)} at `{level.name}`, that is taken for a new normal: {_SETTLED}."
     ways = [when(level.leave, words)] if level.leave else []
     ways += [f"{steps(level.stay)} have passed"] if level.stay else []
     if ways:
@@ -205,6 +207,9 @@ def _level(level: p.Level, below: p.Level, words: Vocabulary) -> Iterator[str]:
         yield f"It does not come back from `{level.name}` by itself."
     if level.cooldown:
         yield f"After that, `{level.name}` stays shut for {steps(level.cooldown)}."
+
+
+_SETTLED = "its steps count as calm, and what is seen in them teaches the baselines"
 
 
 def _done(action: p.Action, words: Vocabulary) -> str:

@@ -74,6 +74,7 @@ def _does(level: p.Level, words: Vocabulary) -> list[str]:
     """Return what a level does, a line an action."""
     lines = [f"do {written(action, words)}" for action in level.actions]
     lines += [f"each {steps(each.every)} do {written(each.action, words)}" for each in level.periodic]
+    lines += [f"settles after {steps(level.settles)}"] if level.settles else []
     return [*lines, f"cooldown {steps(level.cooldown)}"] if level.cooldown else lines
 
 

@@ -142,6 +142,9 @@ def _timers(part: str, before: p.Level, after: p.Level) -> Iterator[Difference]:
         old, new = (None if one.stay is None else steps(one.stay) for one in (before, after))
         direction = wider(before.stay or float("inf"), after.stay or float("inf"))
         yield Difference(part, "stay at most", old, new, direction)
+    if before.settles != after.settles:
+        old, new = (None if one.settles is None else steps(one.settles) for one in (before, after))
+        yield Difference(part, "settles after", old, new)
     if before.cooldown != after.cooldown:
         direction = wider(before.cooldown, after.cooldown, more=False)
         yield Difference(part, "cooldown", steps(before.cooldown), steps(after.cooldown), direction)

@@ -23,6 +23,7 @@ def lint_levels(report: Report, policy: p.Policy, levels: list[Clauses]) -> None
     for place, one in enumerate(levels):
         _no_gap(report, one)
         _leave_after_stay(report, one)
+        _settles_after_stay(report, one)
         _each_after_stay(report, one)
         _leave_after_quarantine(report, policy, one)
         _rollback_too_short(report, policy, one)
@@ -122,6 +123,13 @@ def _leave_after_stay(report: Report, one: Clauses) -> None:
         report.warning("LBW414", message, clause.hold.span, "shorten the hold, or lengthen `stay`")
 
 
+def _settles_after_stay(report: Report, one: Clauses) -> None:
+    settles, stay, clause = one.level.settles, one.level.stay, one.found.get("settles")
+    if settles and stay and clause and settles >= stay:
+        message = f"never settles: it takes {plain(settles)} steps, but the level ends after {plain(stay)}"
+        report.warning("LBW428", message, clause.span, "settle sooner, or lengthen `stay`")
+
+
 def _each_after_stay(report: Report, one: Clauses) -> None:
     for periodic, clause in zip(one.level.periodic, one.each, strict=True):
         if one.level.stay and periodic.every >= one.level.stay:
@@ -131,6 +139,8 @@ def _each_after_stay(report: Report, one: Clauses) -> None:
 
 def _leave_after_quarantine(report: Report, policy: p.Policy, one: Clauses) -> None:
     leave, clause = one.level.leave, one.condition("leave")
+    if one.level.settles is not None:  # then its author means the baselines to learn what the level looks like
+        return
     if leave and clause and clause.hold and leave.count > policy.quarantine:
         message = f"the quarantine ends after {plain(policy.quarantine)} steps, before `leave` can hold"
         report.warning("LBW418", message, clause.hold.span,

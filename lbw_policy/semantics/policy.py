@@ -211,13 +211,17 @@ class Reflex:
 
 @frozen
 class Level:
-    """A rung of the escalation ladder; the first one has no triggers and no actions."""
+    """A rung of the escalation ladder; the first one has no triggers and no actions.
+
+    `settles` is after how many ticks in it its ticks count as calm, None if they never do.
+    """
 
     name: str
     enter: Trigger | None = None
     leave: Trigger | None = None
     stay: int | None = None
     cooldown: int = 0
+    settles: int | None = None
     actions: tuple[Action, ...] = ()
     periodic: tuple[Periodic, ...] = ()
     place: Place | None = None

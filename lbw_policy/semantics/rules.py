@@ -110,13 +110,14 @@ class RuleChecker:
         """Return a checked level; a clause in error is left out of it."""
         settings = [clause for clause in node.clauses if isinstance(clause, nodes.Condition | nodes.Setting)]
         found = once(self.report, settings, f"level `{node.name.text}`")
-        stay, cooldown = found.get("stay"), found.get("cooldown")
+        stay, settles, cooldown = (found.get(name) for name in ("stay", "settles", "cooldown"))
         notes = read_notes(self.report, node.notes, *(clause.notes for clause in node.clauses))
         return p.Level(
             name=node.name.text,
             enter=self._condition(found.get("enter")),
             leave=self._condition(found.get("leave")),
             stay=self._timer(stay) if stay else None,
+            settles=self._timer(settles) if settles else None,
             cooldown=self._timer(cooldown) if cooldown else 0,
             actions=tuple(self.action(clause) for clause in node.clauses if isinstance(clause, nodes.Do)),
             periodic=tuple(self._periodic(clause) for clause in node.clauses if isinstance(clause, nodes.Each)),

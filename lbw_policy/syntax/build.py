@@ -136,6 +136,7 @@ class TreeBuilder(TestBuilder):
     trust = _setting("trust")
     fallback = _setting("fallback")
     stay = _setting("stay")
+    settles = _setting("settles")
     cooldown = _setting("cooldown")
 
     def features(self, meta: Meta, children: Sequence[Any]) -> nodes.Features:

@@ -264,7 +264,7 @@ class Driver:
             depth += kind == "LBRACE"
             if depth and kind == "RBRACE":
                 depth -= 1
-            elif kind in TOP or (not depth and kind in INNER | {"RBRACE"}):
+            elif kind in TOP or (not depth and (kind in INNER | {"RBRACE"} or _settles(tokens, at))):
                 break
             at += 1
         if at < len(tokens) and not (tokens[at].type in TOP and self._open):
@@ -363,6 +363,11 @@ class Driver:
             return self._parser.feed_eof()  # type: ignore[no-any-return]
         except UnexpectedToken:
             return None
+
+
+def _settles(tokens: list[Token], at: int) -> bool:
+    """Tell whether a clause `settles after` begins here; its first word is not reserved, so it may be a name."""
+    return [token.type for token in tokens[at : at + 2]] == ["SETTLES", "AFTER"]
 
 
 def _short(token: Token) -> str:

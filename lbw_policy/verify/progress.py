@@ -190,7 +190,7 @@ def ends(means: Means, ticks: int) -> Obligation:
 def quarantining(most_ticks: int) -> System:
     """Return the quarantine of `machine.StateMachine` as a system; `kept` is the observer's count of ticks in a row.
 
-    Input: `suspicious`, whether a rule fires or the level is above the calm one.
+    Input: `suspicious`, whether a reflex fires, or a level is neither the calm one nor settled.
     """
     run, suspicious = variable("quarantine_run"), variable("suspicious", BOOL)
     after = when(suspicious, run + 1, 0)

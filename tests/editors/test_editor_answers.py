@@ -143,7 +143,7 @@ def test_numbers_and_signs_tell_nothing(mark: str) -> None:
 def test_keywords_are_those_that_fit_the_block() -> None:
     assert set(_complete("lbw 1 policy p { ")) >= {"doc", "extends", "quarantine", "snapshot"}
     assert "enter" not in _complete("lbw 1 policy p { ")
-    assert set(_complete("lbw 1 level a { ")) >= {"enter", "leave", "stay", "cooldown", "do", "each"}
+    assert set(_complete("lbw 1 level a { ")) >= {"enter", "leave", "stay", "settles", "cooldown", "do", "each"}
     assert set(_complete("lbw 1 limits { ")) >= {"skip", "scale_lr", "rollback", "intervene"}
     assert set(_complete("lbw 1 level a { do ", " }")) >= {"skip", "clip", "freeze", "halt"}
     assert set(_complete("lbw 1\n")) >= {"policy", "signal", "level", "limits"}
@@ -188,6 +188,7 @@ def test_dots_offer_parts() -> None:
         ('layers experts = "*.experts.*"\nsignal s = telemetry.grad_norm of ', {"experts"}),
         ("level ", {"caution", "normal"}),
         ("level a { cooldown ", {"N steps"}),
+        ("level a { settles after ", {"N steps"}),
         ("risk r { features ", {"standard", "jump", "zscore"}),
         ('alert a info when jump > 2 "it is {', {"jump", "loss"}),
     ],

@@ -70,6 +70,7 @@ def _level(draw: st.DrawFn, index: int) -> p.Level:
         enter=draw(triggers()),
         leave=draw(st.none() | triggers()),
         stay=draw(st.integers(1, 8)),
+        settles=draw(st.sampled_from((None, None, None, 1, 2, 4))),
         cooldown=draw(st.sampled_from((0, 0, 1, 2, 6))),
         actions=tuple(draw(st.lists(actions(), max_size=3))),
         periodic=tuple(draw(st.lists(st.builds(p.Periodic, st.integers(1, 3), actions()), max_size=1))),

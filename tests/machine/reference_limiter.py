@@ -93,7 +93,7 @@ class Limiting:
         return tuple(found)
 
     def end(self, answers: tuple[Answer, ...], *, applied: bool, calm: bool) -> None:
-        """End the tick: what was answered, whether an update was applied, whether the run is in the calm level."""
+        """End the tick: what was answered, whether an update was applied, whether its level is calm or settled."""
         self.answers.append(answers)
         self.applied.append(applied)
         self.calm.append(calm)

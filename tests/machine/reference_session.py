@@ -90,7 +90,8 @@ class ReferenceSession:
 
     def finish(self, *, applied: bool) -> None:
         """End the tick, telling whether an update was applied."""
-        self.limiting.end(self.past[-1].answers, applied=applied, calm=self.past[-1].level == 0)
+        calm = self._settled(self.past[-1].level, len(self.past) - 1, len(self.past))
+        self.limiting.end(self.past[-1].answers, applied=applied, calm=calm)
 
     # Levels
 
@@ -208,8 +209,19 @@ class ReferenceSession:
         return float(sum(one == kinds.get(source) or (source == "interventions" and one not in NO_INTERVENTION)
                          for one in began))  # fmt: skip
 
+    def suspicious(self, at: int) -> bool:
+        """Tell whether a reflex fired in a tick, or the level before or after is neither the calm one nor settled."""
+        was = self.past[at]
+        return bool(was.fired) or not (self._settled(was.previous, at, at) and self._settled(was.level, at, at + 1))
+
+    def _settled(self, level: int, at: int, ticks: int) -> bool:
+        """Tell whether a level is the calm one, or by a tick has settled; it was last reached in the first `ticks`."""
+        settles = self.policy.levels[level].settles
+        moves = [place for place, was in enumerate(self.past[:ticks]) if was.moved]
+        return not level or (settles is not None and at - moves[-1] >= settles)
+
     def _quarantined(self) -> bool:
-        suspicious = [bool(was.fired) or was.previous > 0 or was.level > 0 for was in self.past]
+        suspicious = [self.suspicious(at) for at in range(len(self.past))]
         in_a_row = next((n for n, one in enumerate(reversed(suspicious)) if not one), len(suspicious))
         return 0 < in_a_row <= self.policy.quarantine
 

@@ -28,6 +28,7 @@ level high {
   enter when jump > 3 or r.alarm for 3 of 5 steps
   leave when jump < 2 for 10 steps
   stay at most 200 steps
+  settles after 60 steps
   cooldown 20 steps
   do scale_lr by 0.5
   do rollback at most 20 steps
@@ -99,6 +100,8 @@ def test_a_signal_under_another_name_is_no_difference_in_a_condition() -> None:
         (("[2, 50]", "[2, 40]"), ("param top", "most", "50", "40", "tighter")),
         (("stay at most 200", "stay at most 300"), ("level high", "stay at most", "200 steps", "300 steps", "looser")),
         (("  stay at most 200 steps\n", ""), ("level high", "stay at most", "200 steps", None, "looser")),
+        (("after 60", "after 90"), ("level high", "settles after", "60 steps", "90 steps", "changed")),
+        (("  settles after 60 steps\n", ""), ("level high", "settles after", "60 steps", None, "changed")),
         (("cooldown 20", "cooldown 40"), ("level high", "cooldown", "20 steps", "40 steps", "tighter")),
         (("by 0.5", "by 0.25"), ("level high", "", "do scale_lr by 0.5", "do scale_lr by 0.25", "looser")),
         (("jump > 3", "jump > 4"), ("level high", "enter", "jump > 3", "jump > 4", "later")),

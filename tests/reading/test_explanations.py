@@ -56,6 +56,13 @@ def test_everything_declared_is_named(policy: Policy) -> None:
     assert json.loads(json.dumps(to_data(explain(policy))))["bounds"] == guarantees(policy).as_dict()
 
 
+def test_that_a_level_settles_is_told_with_what_follows() -> None:
+    level = "levels n -> slow\nlevel slow { enter when loss > 3  leave when loss < 2  settles after 60 steps }"
+    told = "After 60 steps at `slow`, that is taken for a new normal: its steps count as calm"
+    assert told in said(load(HEAD + level))
+    assert told not in said(load(HEAD + level.replace("settles after 60 steps", "")))
+
+
 def test_conditions_are_sentences_and_negation_goes_to_what_it_is_about() -> None:
     rule = "reflex r { when not (loss > 3 and finite(loss)) and loss / prev(loss) >= 2 do skip }"
     limit = "limits { skip at most 2 in a row, at most 4 per 100 steps }"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 
@@ -120,3 +121,31 @@ def test_the_guards_own_actions_can_be_counted() -> None:
     train(model, optimizer, range(12), guard, at([3, 5, 7], 1e4))
 
     assert [r.tick for r in guard.interventions if r.action == "alert"] == [8]
+
+
+@pytest.mark.parametrize("tier", ["host", "device"])
+@pytest.mark.parametrize("settles", [True, False])
+def test_a_run_goes_back_to_where_it_was_inside_a_level_that_has_settled(
+    settles: bool, tier: Literal["host", "device"]
+) -> None:
+    """A level that never settles leaves a run that is held in it without a snapshot in reach."""
+    clause = "settles after 10 steps" if settles else ""
+    rules = f"""levels normal -> slow -> recover
+    level slow {{ enter when grad >= 0  do scale_lr by 0.5  {clause}  stay at most 999 steps }}
+    level recover {{ enter when loss > 1000  leave when loss < 1000  do rollback at most 20 steps }}
+    """
+    model, optimizer = small()
+    guard = lbw.attach(optimizer, policy(rules), model=model, tier=tier)
+    seen = {}
+    for step in range(48):
+        train(model, optimizer, [step], guard, at([45], 1e6))
+        if acted(guard, "rollback"):
+            break
+        seen[step + 1] = weights(model)
+    guard.catch_up()
+    (back,) = (record for record in guard.interventions if record.action == "rollback")
+
+    assert back.outcome == ("granted" if settles else "refused")
+    if settles:
+        assert 25 <= int(back.granted or 0) <= 45
+        assert same(weights(model), seen[int(back.granted or 0)])

@@ -143,7 +143,7 @@ class Three:
         return found
 
     def _compare_quarantines(self, was: Was) -> None:
-        suspicious = bool(was.fired) or was.previous > 0 or was.level > 0
+        suspicious = self.reference.suspicious(len(self.reference.past) - 1)
         state = self.quarantine.step({"suspicious": suspicious})
         assert state["quarantine_run"] == self.session.machine.quarantine_run
         assert (state["kept"] > 0) == was.quarantined
