@@ -222,6 +222,7 @@ class Level:
     stay: int | None = None
     settles: int | None = None
     cooldown: int = 0
+    settles: int | None = None
     actions: tuple[Action, ...] = ()
     periodic: tuple[Periodic, ...] = ()
     place: Place | None = None
