@@ -138,7 +138,7 @@ def test_the_standard_input_is_tuned(
         (("leap", "corpus", "--alarm", "alerts"), "policy `leap` has no alert to count"),
         (("conservative", "corpus", "--write"), "--write: a preset cannot be written; name a file with --out"),
         (("conservativ", "corpus"), "did you mean `conservative`?"),
-        (("mixture_of_experts", "corpus"), "policy `mixture_of_experts` has no param to tune: it declares none"),
+        (("mixture_of_experts", "corpus"), "has no param to tune: `spike_ratio` is declared in another file"),
         (("missing.lbw", "corpus"), "cannot read the file"),
     ],
 )
