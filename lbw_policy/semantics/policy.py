@@ -220,7 +220,6 @@ class Level:
     enter: Trigger | None = None
     leave: Trigger | None = None
     stay: int | None = None
-    settles: int | None = None
     cooldown: int = 0
     settles: int | None = None
     actions: tuple[Action, ...] = ()
