@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lying import begun
 from risk_streams import Scripted, episodes, risk, run_episodes, truthful
 
-from lbw_policy.risk import MODELS, Assessment, RiskModel
-from lbw_policy.risk.alarm import REFRACTORY
+from lbw_policy.risk import MODELS, RiskModel
 from lbw_policy.risk.trust import FOUND_OUT, SAME, most_alarms
 
 Answer = Callable[[random.Random, Mapping[str, float]], object]
@@ -24,15 +24,6 @@ def _model(answer: Answer, seed: int = 0) -> RiskModel:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "scripted", lambda _: Scripted(answer, seed))
         return RiskModel(risk(model="scripted", standard=False, trust_after=50))
-
-
-def _begun(said: list[Assessment]) -> int:
-    """Count alarms that a policy saw, as the budget counts them: again only after 25 ticks."""
-    count, last = 0, -REFRACTORY
-    for tick, one in enumerate(said):
-        if one.alarm and tick - last >= REFRACTORY:
-            count, last = count + 1, tick
-    return count
 
 
 def _adversary(segments: list[tuple[int, object, float]]) -> Answer:
@@ -53,7 +44,7 @@ def _adversary(segments: list[tuple[int, object, float]]) -> Answer:
 def test_no_model_alarms_much_in_a_run_without_trouble(segments: list[tuple[int, object, float]], seed: int) -> None:
     """Whatever it answers, 2_000 calm ticks see at most `most_alarms` alarms that a policy reads."""
     said = run_episodes(_model(_adversary(segments), seed), 2000, start=10_000)
-    assert _begun(said) <= most_alarms(2000, 3e-4)
+    assert begun(said) <= most_alarms(2000, 3e-4)
 
 
 @settings(max_examples=20, deadline=None)
