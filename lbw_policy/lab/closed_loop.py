@@ -80,7 +80,7 @@ def find(case: Case, contender: Contender) -> Finding:
     attach = contender.attach(case.fault) if contender.attach else None
     run = Run(task, contender.recipe(case.recipe), fault, attach)
     losses, levels = list[float](), list[tuple[int, str]]()
-    raised = _train(run, (losses, levels), (task, case, fault))
+    raised = _train(run, losses, levels, (task, case, fault))
     if run.guard is not None:
         run.guard.detach()
     return Finding(
@@ -104,9 +104,9 @@ def untrained(architecture: str, seed: int) -> float:
     return task.held_out(task.model(seed))
 
 
-def _train(run: Run, seen: tuple[list[float], list[tuple[int, str]]], struck: tuple[Task, Case, Fault]) -> str:
+def _train(run: Run, losses: list[float], levels: list[tuple[int, str]], struck: tuple[Task, Case, Fault]) -> str:
     """Train to the end, as far as it goes, and return what the guard broke it with."""
-    (losses, levels), (task, case, fault) = seen, struck
+    task, case, fault = struck
     try:
         for step in range(case.steps):
             due = _due_loss(run, task, case, step) if _spoils(fault, step) else None
