@@ -133,7 +133,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _guards(options: argparse.Namespace, console: Console) -> list[str]:
-    usual = STRESS_GUARDS if options.stress else QUICK_GUARDS if options.quick else GUARDS
+    usual = (
+        STRESS_GUARDS if options.stress else BESIDE if options.presets else QUICK_GUARDS if options.quick else GUARDS
+    )
     found = []
     for name in dict.fromkeys(["none", *(options.guards or usual)]):
         reason = absent(contender(name))
@@ -149,30 +151,35 @@ def _guards(options: argparse.Namespace, console: Console) -> list[str]:
 
 def _compare(bench: Bench, options: argparse.Namespace, guards: Sequence[str]) -> str:
     cases = list(_grid(options).cases())
-    bench.fill(list(_wanted(cases, guards)))
-    verdicts = list(_verdicts(bench, cases, guards))
+    verdicts = _judged(bench, cases, guards)
     pictures.crashes(verdicts, guards, options.out / "crashes.png")
     pictures.curves(_chosen(bench, cases, guards), guards, options.out / "curves.png")
     return _heading(options, cases, guards) + tables.report(verdicts, guards)
 
 
-def _presets(bench: Bench, options: argparse.Namespace, _: Sequence[str]) -> str:
+def _presets(bench: Bench, options: argparse.Namespace, beside: Sequence[str]) -> str:
     """Put each preset through the runs of the trainings that it is made for, and return their tables."""
     parts = ["# Presets on the trainings they are made for"]
     for preset, made_for in MADE_FOR.items():
-        grid = Grid(options.split, options.seeds, frozenset(options.faults), frozenset(made_for), options.steps)
-        cases, guards = list(grid.cases()), [*BESIDE, f"{OURS}{preset}"]
-        bench.fill(list(_wanted(cases, guards)))
-        verdicts = list(_verdicts(bench, cases, guards))
+        cases, guards = list(_named(options, made_for).cases()), list(dict.fromkeys([*beside, f"{OURS}{preset}"]))
+        verdicts = _judged(bench, cases, guards)
         title = f"## `{preset}`: {', '.join(made_for)}"
         parts += [title, tables.overall(verdicts, guards), tables.by_nature(verdicts, guards)]
     return "\n\n".join(parts) + "\n"
 
 
 def _grid(options: argparse.Namespace) -> Grid:
-    if options.quick:
-        return QUICK
-    return Grid(options.split, options.seeds, frozenset(options.faults), frozenset(options.archs), options.steps)
+    return QUICK if options.quick else _named(options, options.archs)
+
+
+def _named(options: argparse.Namespace, trainings: Sequence[str]) -> Grid:
+    return Grid(options.split, options.seeds, frozenset(options.faults), frozenset(trainings), options.steps)
+
+
+def _judged(bench: Bench, cases: Sequence[Case], guards: Sequence[str]) -> list[Verdict]:
+    """Make the runs that are missing, and judge all."""
+    bench.fill(list(_wanted(cases, guards)))
+    return list(_verdicts(bench, cases, guards))
 
 
 def _wanted(cases: Sequence[Case], guards: Sequence[str]) -> Iterator[Wanted]:
