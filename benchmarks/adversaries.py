@@ -11,8 +11,7 @@ from attrs import evolve, field, frozen
 from lbw_policy.machine import RiskValues, Session
 from lbw_policy.semantics import policy as p
 from lbw_policy.semantics import trial as t
-from lbw_policy.semantics.signals import EVENTS
-from lbw_policy.semantics.walk import conditions_of
+from lbw_policy.semantics.walk import conditions_of, own
 from lbw_policy.witness import goals
 from lbw_policy.witness.healthy import healthy
 from lbw_policy.witness.scripts import ready_after
@@ -43,7 +42,7 @@ def lies(policy: p.Policy) -> tuple[Lie, ...]:
 
     A comparison with NaN is unknown, which enters levels and fires reflexes: NaN is the lie that fits most rules.
     """
-    signals = [one.name for one in policy.signals if one.observed or one.source not in EVENTS]
+    signals = [one.name for one in policy.signals if not own(one)]
     broken = [Lie(f"NaN in {name}", {name: math.nan}) for name in signals]
     everything = Lie("NaN in all", dict.fromkeys(signals, math.nan))
     alarms = {f"{one.name}{part}": 1.0 for one in policy.risks for part in ("", f".{t.ALARM}", f".{t.TRUSTED}")}
@@ -80,11 +79,7 @@ class Toll:
 
     def lost(self, window: int = WINDOW) -> int:
         """Return the most updates that so many ticks in a row are short of gaining one each."""
-        known = (0, *self.progress)
-        starts = range(max(1, len(self.progress) - window + 1))
-        return max(
-            min(window, len(self.progress)) - known[min(at + window, len(known) - 1)] + known[at] for at in starts
-        )
+        return lost(self.progress, window)
 
     def most(self, counts: Sequence[int], window: int = WINDOW) -> int:
         """Return the greatest sum of so many ticks in a row."""
@@ -102,6 +97,13 @@ class Toll:
             row = 0 if factor else row + 1
             most = max(most, row)
         return most
+
+
+def lost(progress: Sequence[int], window: int = WINDOW) -> int:
+    """Return the most updates that so many ticks in a row are short of gaining one each, by the progress after each."""
+    known, last = (0, *progress), len(progress)
+    starts = range(max(1, last - window + 1))
+    return max(min(window, last) - known[min(at + window, last)] + known[at] for at in starts)
 
 
 def _sums(counts: Sequence[float], window: int) -> list[float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from adversaries import waited_for
+from adversaries import lost, waited_for
 from attrs import evolve, field, frozen
 from torch import nn
 from torch.optim import Optimizer
@@ -109,7 +110,7 @@ def damage(name: str, fault: Fault, policy: str, steps: int, seed: int = 0) -> D
         policy=policy,
         loss=held / calm if math.isfinite(held) else math.inf,
         broken=not math.isfinite(held) or run.halted is not None,
-        lost=_lost(progress),
+        lost=lost(progress),
         kept=sum(used[WARM:]) / max(1, len(used) - WARM),
         done={action: sum(one.action == action for one in done) for action in names},
         refused=sum(one.outcome == "refused" for one in records),
@@ -118,22 +119,10 @@ def damage(name: str, fault: Fault, policy: str, steps: int, seed: int = 0) -> D
     )
 
 
-_GOOD: dict[tuple[str, int, int], float] = {}
-
-
+@functools.cache
 def _good(name: str, steps: int, seed: int) -> float:
     """Return the final held-out loss of the run with good data and no guard."""
-    key = name, steps, seed
-    if key not in _GOOD:
-        _GOOD[key] = train(name, CALM, None, steps, seed)[0].held_out()
-    return _GOOD[key]
-
-
-def _lost(progress: list[int], window: int = 1_000) -> int:
-    known = [0, *progress]
-    last = len(known) - 1
-    starts = range(max(1, last - window + 1))
-    return max(min(window, last) - known[min(at + window, last)] + known[at] for at in starts)
+    return train(name, CALM, None, steps, seed)[0].held_out()
 
 
 # Adversaries
